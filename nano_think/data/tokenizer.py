@@ -1,0 +1,143 @@
+"""Byte-level BPE: trained by rustbpe, encoded by tiktoken, exported through tokenizers; the same ids in all three."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nano_think.core.config import Config
+from nano_think.core.errors import ArtifactError, InputError, storage
+from nano_think.data import tokenizer_file
+from nano_think.data.tokenizer_file import BOS, PATTERN, SPECIALS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BYTES = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerConfig(Config):
+    """How the vocabulary is learned."""
+
+    vocab_size: int = 4096
+    """Ids in all, in tokens: 256 bytes, the merges, and the 5 special tokens at the end."""
+    max_train_bytes: int = 512 * 2**20
+    """Text that is read for training, in bytes; from more, a sample by hash."""
+
+    def __post_init__(self) -> None:
+        if not BYTES + len(SPECIALS) < self.vocab_size <= 2**20:
+            raise ValueError(f"vocab_size: wanted {BYTES + len(SPECIALS) + 1} to {2**20}, got {self.vocab_size}")
+        # rustbpe counts pairs in 32 bits.
+        if not 1 <= self.max_train_bytes < 2**31:
+            raise ValueError(f"max_train_bytes: wanted 1 to {2**31 - 1}, got {self.max_train_bytes}")
+
+
+def train_tokenizer(config: TokenizerConfig, texts: Iterator[str], out: Path) -> dict[str, Any]:
+    """Learn merges from `texts`, at most `max_train_bytes` of them, and write the two tokenizer files to `out`.
+
+    Deterministic. Returns {vocab_size, merges, special, documents, bytes}. Raises `InputError` when the text is too
+    small for `vocab_size`.
+    """
+    import rustbpe
+
+    read = {"documents": 0, "bytes": 0}
+    trainer = rustbpe.Tokenizer()
+    wanted = config.vocab_size - len(SPECIALS)
+    trainer.train_from_iterator(_limited(texts, config.max_train_bytes, read), wanted, pattern=PATTERN)
+    learned = trainer.get_mergeable_ranks()
+    ranks = {bytes(token): rank for token, rank in learned}
+    assert len(ranks) == len(learned), "two merges of the same bytes"
+    if len(ranks) < wanted:
+        most = len(ranks) + len(SPECIALS)
+        raise InputError(
+            f"the text ({read['bytes']:,} bytes) yields {most} tokens, not {config.vocab_size}: "
+            f"lower the tokenizer's vocab_size to at most {most}, or give more text"
+        )
+    with storage(out):
+        out.mkdir(parents=True, exist_ok=True)
+        tokenizer_file.write(out, ranks)
+    special = {name: wanted + place for place, name in enumerate(SPECIALS)}
+    return {"vocab_size": config.vocab_size, "merges": wanted - BYTES, "special": special} | read
+
+
+def _limited(texts: Iterator[str], limit: int, read: dict[str, int]) -> Iterator[str]:
+    for text in texts:
+        size = len(text.encode(errors="replace"))
+        if read["bytes"] + size > limit and read["bytes"]:
+            return
+        read["documents"] += 1
+        read["bytes"] += size
+        yield text
+
+
+class Tokenizer:
+    """Text <-> ids. What a user types is always text: `encode` never yields a special id, whatever the text says."""
+
+    def __init__(self, ranks: dict[bytes, int], special: dict[str, int]):
+        import tiktoken
+
+        self.special = special
+        self.vocab_size = len(ranks) + len(special)
+        self.bos = special[BOS]
+        self._bytes = [*sorted(ranks, key=ranks.__getitem__), *(name.encode() for name in special)]
+        self._engine = tiktoken.Encoding(
+            "nano_think",
+            pat_str=PATTERN,
+            mergeable_ranks=ranks,
+            special_tokens=special,
+            explicit_n_vocab=self.vocab_size,
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """The tokenizer in `folder`, from tokenizer.json alone; `ArtifactError` when it is missing or damaged."""
+        ranks, special = tokenizer_file.read(folder)
+        with _no_panic(folder / tokenizer_file.FILE):
+            return cls(ranks, special)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without a start token. Halves of surrogate pairs become U+FFFD."""
+        return self._engine.encode_ordinary(text)
+
+    def encode_array(self, text: str) -> "np.ndarray":
+        """As `encode`, as uint32 and without a Python object per token."""
+        return self._engine.encode_to_numpy(text, disallowed_special=())
+
+    def encode_document(self, text: str) -> list[int]:
+        """The start token, then the ids of the text: how documents stand in the token files."""
+        return [self.bos, *self.encode(text)]
+
+    def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
+        """`encode` of each text, on `threads` threads (the engine lets go of Python's lock)."""
+        if threads == 1:
+            return [self.encode(text) for text in texts]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self.encode, texts))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; bytes that are no UTF-8, such as half a character, become U+FFFD."""
+        return self.decode_bytes(ids).decode(errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of ids; a special token gives its name."""
+        return b"".join(map(self.token_bytes, ids))
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that one id stands for. Raises `IndexError` outside 0 <= id < vocab_size."""
+        if token < 0:
+            raise IndexError(f"token id {token}: wanted 0 to {self.vocab_size - 1}")
+        return self._bytes[token]
+
+
+@contextlib.contextmanager
+def _no_panic(path: Path) -> Iterator[None]:
+    """A panic of the Rust engines is a BaseException that `except Exception` lets through; make it an error."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ArtifactError(f"{path}: refused by the engine ({error}); run the tokenizer stage again") from None
+        raise

@@ -1,0 +1,98 @@
+"""Bits per byte of documents, for the mixture and everything it is compared with."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+import torch
+
+from nano_think.core.errors import InputError
+from nano_think.evaluation.memories import Memories, score_memories
+from nano_think.evaluation.reading import Document, Reading, read
+from nano_think.models.think import NanoThink
+
+MEMORY_COLUMNS = ("persistent", "persistent_shuffled", "scratch", "scratch_shuffled")
+
+
+def score(
+    model: NanoThink,
+    documents: Iterable[Document],
+    window: int,
+    memories: Memories | None = None,
+    note: Callable[[int], None] = lambda tokens: None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row per document: domain, bytes, tokens, nats by scorer, and mean routing weight by expert ("weight.<expert>").
+
+    Only sums over whole documents are kept, so memory does not grow with the text. `note` hears of the tokens done.
+    """
+    frames = []
+    for reading in read(model, documents, window):
+        more = score_memories(reading, memories, seed) if memories else {}
+        frames.append(_by_document(reading, reading.nats | more, model.names))
+        note(len(reading.target))
+    if not frames:
+        raise InputError("no documents to evaluate; give a file with at least one row of text")
+    return pd.concat(frames, ignore_index=True)
+
+
+def _by_document(reading: Reading, nats: dict[str, torch.Tensor], names: list[str]) -> pd.DataFrame:
+    n = len(reading.documents)
+    count = torch.bincount(reading.document, minlength=n)
+    columns = {name: _sum(values, reading.document, n) for name, values in nats.items()}
+    weights = {f"weight.{name}": _sum(reading.weights[:, k], reading.document, n) for k, name in enumerate(names)}
+    return pd.DataFrame({
+        "domain": [document.domain for document in reading.documents],
+        "bytes": [document.bytes for document in reading.documents],
+        "tokens": count.numpy(),
+        **columns,
+        **{name: total / count.clamp_min(1).numpy() for name, total in weights.items()},
+    })  # fmt: skip
+
+
+def _sum(values_N: torch.Tensor, document_N: torch.Tensor, n: int):
+    return torch.zeros(n, dtype=torch.float64).index_add_(0, document_N, values_N.double()).numpy()
+
+
+def bits_per_byte(frame: pd.DataFrame, column: str) -> float:
+    """Total nats of a scorer as bits, over the total bytes."""
+    total = int(frame["bytes"].sum())
+    return float(frame[column].sum()) / math.log(2) / total if total else math.nan
+
+
+def summarise(frame: pd.DataFrame, experts: list[str]) -> dict[str, Any]:
+    """The figures of an evaluation, under the keys that `nano-think eval --json` prints; `None` for what there is not."""
+    figures = _figures(frame, experts)
+    domains = {str(domain): _figures(part, experts) for domain, part in frame.groupby("domain")}
+    return figures | {"dense": None, "memory": _memory(frame), "domains": domains}
+
+
+def _figures(frame: pd.DataFrame, experts: list[str]) -> dict[str, Any]:
+    return {
+        "bits_per_byte": bits_per_byte(frame, "mixture"),
+        "experts": {name: bits_per_byte(frame, name) for name in experts},
+        "uniform": bits_per_byte(frame, "uniform"),
+        "weights": {name: _mean_weight(frame, name) for name in experts},
+        "documents": len(frame),
+        "bytes": int(frame["bytes"].sum()),
+        "tokens": int(frame["tokens"].sum()),
+    }
+
+
+def _mean_weight(frame: pd.DataFrame, name: str) -> float:
+    tokens = frame["tokens"]
+    return float((frame[f"weight.{name}"] * tokens).sum() / max(1, tokens.sum()))
+
+
+def _memory(frame: pd.DataFrame) -> dict[str, Any] | None:
+    if not set(MEMORY_COLUMNS) <= set(frame.columns):
+        return None
+    return {
+        kind: {
+            "mixture": bits_per_byte(frame, kind),
+            "dense": None,
+            "shuffled": bits_per_byte(frame, f"{kind}_shuffled"),
+        }
+        for kind in ("scratch", "persistent")
+    }

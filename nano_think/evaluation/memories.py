@@ -1,0 +1,73 @@
+"""What a memory adds: readings scored again with neighbours mixed in.
+
+Two memories, two rows: *persistent*, built beforehand from the routing split; *scratch*, one document's own earlier
+tokens, dropped at its end. Each has a control whose values are shuffled: a gain that survives it is no memory.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nano_think.evaluation.reading import Reading
+from nano_think.memory.read import Gate, Neighbours, earlier_in_document, fit_gate, mixed_nll, to_key
+from nano_think.memory.store import VectorStore
+
+NEIGHBOURS = 16
+BLOCK = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memories:
+    """The persistent store and the gates of both memories, fitted on the validation split."""
+
+    store: VectorStore
+    persistent: Gate = Gate()
+    scratch: Gate = Gate()
+
+
+def search(store: VectorStore, reading: Reading) -> Neighbours:
+    """Neighbours in a store of every token of a reading; all entries are older than all queries."""
+    similarity, value = store.search(to_key(reading.hidden).numpy(), NEIGHBOURS)
+    return Neighbours(similarity=torch.from_numpy(similarity), value=torch.from_numpy(value))
+
+
+def search_documents(reading: Reading, shuffle_seed: int | None = None) -> Neighbours:
+    """Neighbours of every token among the earlier tokens of its own document; `shuffle_seed` deals the values anew."""
+    parts = []
+    for index in range(len(reading.documents)):
+        tokens = reading.of(index)
+        keys, values = to_key(reading.hidden[tokens]), reading.target[tokens]
+        if shuffle_seed is not None:
+            values = values[torch.from_numpy(np.random.default_rng(shuffle_seed).permutation(len(values)))]
+        for first in range(0, len(keys), BLOCK):
+            found = earlier_in_document(keys[first : first + BLOCK], keys, values, first, NEIGHBOURS)
+            parts.append(Neighbours(similarity=_widen(found.similarity, -torch.inf), value=_widen(found.value, -1)))
+    return Neighbours(similarity=torch.cat([p.similarity for p in parts]), value=torch.cat([p.value for p in parts]))
+
+
+def _widen(part_Tk: Tensor, fill: float) -> Tensor:
+    return torch.nn.functional.pad(part_Tk, (0, NEIGHBOURS - part_Tk.shape[1]), value=fill)
+
+
+def score_memories(reading: Reading, memories: Memories, seed: int) -> dict[str, Tensor]:
+    """Nats of every token with each memory and with its shuffled control, by column name."""
+    nats, target = reading.nats["mixture"], reading.target
+    shuffled = search(memories.store.shuffled(seed), reading)
+    return {
+        "persistent": mixed_nll(nats, target, search(memories.store, reading), memories.persistent),
+        "persistent_shuffled": mixed_nll(nats, target, shuffled, memories.persistent),
+        "scratch": mixed_nll(nats, target, search_documents(reading), memories.scratch),
+        "scratch_shuffled": mixed_nll(nats, target, search_documents(reading, seed), memories.scratch),
+    }
+
+
+def fit_memories(store: VectorStore, reading: Reading) -> Memories:
+    """Memories whose gates have the least loss on a reading of the validation split."""
+    nats, target = reading.nats["mixture"], reading.target
+    return Memories(
+        store=store,
+        persistent=fit_gate(nats, target, search(store, reading)),
+        scratch=fit_gate(nats, target, search_documents(reading)),
+    )

@@ -1,0 +1,146 @@
+"""Reading documents with a mixture: every token predicted once, its context inside its own document.
+
+B windows in a batch, T tokens, N tokens of a group of documents, K experts, D model width
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nano_think.heads.language import LanguageHead
+from nano_think.models.think import NanoThink
+from nano_think.nn.blend import weighted_sum
+
+GROUP_TOKENS = 65_536
+BATCH_TOKENS = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as ids behind its start token, the bytes of its raw UTF-8 text, and the domain it belongs to."""
+
+    tokens: np.ndarray
+    bytes: int
+    domain: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a group of documents gave, token by token in order of the text (start tokens are never predicted).
+
+    document (N): index into `documents`; target (N); hidden (N, D): the fused one; weights (N, K); nats: per scorer, (N).
+    """
+
+    documents: Sequence[Document]
+    document: Tensor
+    target: Tensor
+    hidden: Tensor
+    weights: Tensor
+    nats: dict[str, Tensor]
+
+    def of(self, index: int) -> slice:
+        """The tokens of one document of the group."""
+        low, high = torch.searchsorted(self.document, torch.tensor([index, index + 1])).tolist()
+        return slice(low, high)
+
+
+def read(model: NanoThink, documents: Iterable[Document], window: int) -> Iterator[Reading]:
+    """Readings of all documents, in groups of about 65,536 tokens, with the model in evaluation mode.
+
+    A document longer than the window is read in windows that follow each other: the context starts anew in each.
+    """
+    for group in _groups(documents):
+        yield _read_group(model, group, window)
+
+
+def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    group: list[Document] = []
+    size = 0
+    for document in documents:
+        group.append(document)
+        size += len(document.tokens)
+        if size >= GROUP_TOKENS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """`length` inputs from `first` on in document `document`; its tokens stand from `at` on in the reading."""
+
+    document: int
+    first: int
+    length: int
+    at: int
+
+
+def _cut(group: Sequence[Document], window: int) -> list[_Window]:
+    cut, at = [], 0
+    for index, document in enumerate(group):
+        for first in range(0, len(document.tokens) - 1, window):
+            length = min(window, len(document.tokens) - 1 - first)
+            cut.append(_Window(index, first, length, at))
+            at += length
+    return cut
+
+
+def _batches(windows: list[_Window]) -> Iterator[list[_Window]]:
+    """Windows of like length together, so that little is padded."""
+    batch: list[_Window] = []
+    for one in sorted(windows, key=lambda w: (w.length, w.at)):
+        if batch and (len(batch) + 1) * one.length > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def _read_group(model: NanoThink, group: Sequence[Document], window: int) -> Reading:
+    assert not model.training, "evaluate in evaluation mode"
+    device, windows = model.head.table.device, _cut(group, window)
+    n_tokens, scorers = sum(one.length for one in windows), [*model.names, "uniform", "mixture"]
+    hidden_ND = torch.zeros(n_tokens, model.head.width)
+    weights_NK = torch.zeros(n_tokens, len(model.names))
+    nats = {name: torch.zeros(n_tokens) for name in scorers}
+    document_N = torch.zeros(n_tokens, dtype=torch.long)
+    target_N = torch.zeros(n_tokens, dtype=torch.long)
+    for batch in _batches(windows):
+        inputs_BT, targets_BT, place_BT = _pad(group, batch, model.start_token)
+        real_BT = place_BT >= 0
+        place = place_BT[real_BT]
+        routed = model(inputs_BT.to(device))
+        for name, nll_BT in _score(model.head, model.names, routed, targets_BT.to(device)).items():
+            nats[name][place] = nll_BT.cpu()[real_BT]
+        hidden_ND[place] = routed.hidden.cpu().float()[real_BT]
+        weights_NK[place] = routed.weights.cpu()[real_BT]
+        target_N[place] = targets_BT[real_BT]
+        document_N[place] = torch.tensor([w.document for w in batch])[:, None].expand_as(place_BT)[real_BT]
+    return Reading(group, document_N, target_N, hidden_ND, weights_NK, nats)
+
+
+def _pad(group: Sequence[Document], batch: list[_Window], start_token: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, targets and places in the reading, (B, T) each; padding is start tokens at place -1."""
+    T = max(one.length for one in batch)
+    inputs, targets = (np.full((len(batch), T), start_token, dtype=np.int64) for _ in range(2))
+    place = np.full((len(batch), T), -1, dtype=np.int64)
+    for row, one in enumerate(batch):
+        ids = group[one.document].tokens[one.first : one.first + one.length + 1]
+        inputs[row, : one.length], targets[row, : one.length] = ids[:-1], ids[1:]
+        place[row, : one.length] = np.arange(one.at, one.at + one.length)
+    return torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(place)
+
+
+def _score(head: LanguageHead, names: list[str], routed, targets_BT: Tensor) -> dict[str, Tensor]:
+    """Nats of each target by each expert alone, by their equal sum (scale 1) and by the mixture, (B, T) each."""
+    nats = {name: head.nll(routed.streams[:, :, k], targets_BT) for k, name in enumerate(names)}
+    equal_BTK = torch.full_like(routed.weights, 1 / len(names))
+    nats["uniform"] = head.nll(weighted_sum(equal_BTK, routed.streams), targets_BT)
+    nats["mixture"] = head.nll(routed.hidden, targets_BT)
+    return nats

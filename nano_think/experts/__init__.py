@@ -1,0 +1,80 @@
+"""Floor 2: the experts. One file here is one expert: its Config and its class, registered under its name.
+
+Everything else (flags, router width, the flow, tests, the report) grows from `EXPERTS`.
+
+B batch, T tokens, D model width
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nano_think.core.config import Config
+from nano_think.core.registry import Registry
+from nano_think.heads.language import LanguageHead
+from nano_think.nn.documents import number_documents
+
+EXPERTS: "Registry[type[Expert]]" = Registry("expert", "nano_think.experts")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpertConfig(Config):
+    """What every expert can be asked; each expert's own Config adds its shape."""
+
+    n_layers: int = 4
+    """Layers."""
+    dropout: float = 0.0
+    """Share of a residual branch's output that is zeroed while training (0 to 1)."""
+
+    def __post_init__(self) -> None:
+        if self.n_layers < 1:
+            raise ValueError(f"n_layers: wanted at least 1, got {self.n_layers}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: wanted a share from 0 up to 1, got {self.dropout}")
+
+
+class Expert(nn.Module):
+    """A causal language model in the shared space: embeddings in, hidden states of the shared head out.
+
+    `forward(x_BTD, documents_BT)` returns h, (B, T, D); h[:, t] speaks of token t + 1 and depends on the tokens 0 to t of
+    its own document alone (`documents_BT` numbers them). Subclasses set `Config` and take (config, width).
+    """
+
+    Config: ClassVar[type[ExpertConfig]]
+
+    def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
+        raise AssertionError(f"{type(self).__name__} has no forward")
+
+    def losses(self, tokens_BT1: Tensor, start_token: int, head: LanguageHead) -> dict[str, Tensor]:
+        """The named terms of the training loss, in nats per token, already weighted: they are summed.
+
+        tokens_BT1: windows of T + 1 ids. The default is the next-token loss of `forward`.
+        """
+        inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
+        hidden_BTD = self(head.embed(inputs_BT), number_documents(inputs_BT, start_token))
+        return {"next_token": masked_mean(head.nll(hidden_BTD, targets_BT), targets_BT != start_token)}
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the values where the mask is true; 0 where it never is. A start token is never a target."""
+    return (values * mask).sum() / mask.sum().clamp_min(1)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable numbers in a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def build_expert(name: str, config: ExpertConfig, width: int) -> Expert:
+    """The expert called `name`, freshly initialised from torch's global generator."""
+    return EXPERTS[name](config, width)  # type: ignore[call-arg]
+
+
+@torch.no_grad()
+def randomise_zeros(module: nn.Module, std: float = 0.3) -> None:
+    """Replace parameters that are all zero by noise. Zero-initialised branches hide leaks: tests call this first."""
+    for parameter in module.parameters():
+        if not parameter.any():
+            parameter.normal_(std=std)

@@ -1,0 +1,49 @@
+"""The state-space expert: a recurrent state of constant size per token.
+
+B batch, T tokens, D model width
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from nano_think.experts import EXPERTS, Expert, ExpertConfig
+from nano_think.nn.linear import linear
+from nano_think.nn.ssm import StateSpaceMixer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StateSpaceConfig(ExpertConfig):
+    """A stack of Mamba-2 mixers."""
+
+    inner: int = 256
+    """Inner width (channels)."""
+    n_state: int = 16
+    """State per channel (numbers)."""
+    head_width: int = 32
+    """Channels that share one decay (channels)."""
+    taps: int = 4
+    """Length of the causal convolution (tokens)."""
+    chunk: int = 64
+    """Tokens that the scan handles in one matrix product: speed and memory, not the result (tokens)."""
+
+
+@EXPERTS.register("state_space")
+class StateSpace(Expert):
+    """x + mixer(RMSNorm(x)), layer after layer: (B, T, D) -> (B, T, D)."""
+
+    Config = StateSpaceConfig
+
+    def __init__(self, config: StateSpaceConfig, width: int):
+        super().__init__()
+        shape = (width, config.inner, config.n_state, config.head_width, config.taps, config.chunk)
+        self.mixers = nn.ModuleList(StateSpaceMixer(*shape) for _ in range(config.n_layers))
+        self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(config.n_layers))
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.RMSNorm(width)
+        self.out = linear(width, width, zero=True)
+
+    def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
+        for norm, mixer in zip(self.norms, self.mixers, strict=True):
+            x_BTD = x_BTD + self.dropout(mixer(norm(x_BTD), documents_BT))
+        return self.out(self.norm(x_BTD))

@@ -1,0 +1,51 @@
+"""The transformer expert: attention over everything before.
+
+B batch, T tokens, D model width
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nano_think.experts import EXPERTS, Expert, ExpertConfig
+from nano_think.nn.attention import attend_where
+from nano_think.nn.block import Block
+from nano_think.nn.documents import causal_mask
+from nano_think.nn.linear import linear
+from nano_think.nn.rope import Rope
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerConfig(ExpertConfig):
+    """A decoder of RoPE, SwiGLU, RMSNorm and query/key norm."""
+
+    n_heads: int = 4
+    """Attention heads."""
+    inner: int = 384
+    """Inner width of the SwiGLU (channels)."""
+    rope_base: float = 10_000.0
+    """Base of the rotary wavelengths; raise it for long contexts (tokens)."""
+
+
+@EXPERTS.register("transformer")
+class Transformer(Expert):
+    """A pre-norm decoder: (B, T, D) -> (B, T, D)."""
+
+    Config = TransformerConfig
+
+    def __init__(self, config: TransformerConfig, width: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(width, config.n_heads, config.inner, config.dropout) for _ in range(config.n_layers)
+        )
+        self.rope = Rope(width // config.n_heads, config.rope_base)
+        self.norm = nn.RMSNorm(width)
+        self.out = linear(width, width, zero=True)
+
+    def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
+        rope = self.rope(torch.arange(x_BTD.shape[1], device=x_BTD.device))
+        attend = attend_where(causal_mask(documents_BT))
+        for block in self.blocks:
+            x_BTD = block(x_BTD, rope, attend)
+        return self.out(self.norm(x_BTD))

@@ -1,0 +1,1 @@
+"""Floor 2: what turns hidden states into predictions."""

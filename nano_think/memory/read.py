@@ -1,0 +1,83 @@
+"""Reading a memory: neighbours' next tokens, mixed into the model's distribution.
+
+p(v) = (1 - g) p_model(v) + g p_memory(v), p_memory(v) proportional to the sum of exp(tau <q, k_j>) over neighbours j with
+value v (Khandelwal et al. 2020, kNN-LM, eq. 2 and 3). An entry is always strictly older than the query.
+
+T tokens, k neighbours, D model width
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+GATES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+SHARPNESS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """How much a memory counts: its share g of the mixture (0 to 1) and the sharpness tau of its similarities."""
+
+    share: float = 0.0
+    sharpness: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """Similarities (T, k), -inf where there is no neighbour, and the neighbours' values (T, k), -1 there."""
+
+    similarity: Tensor
+    value: Tensor
+
+    def probability(self, target_T: Tensor, sharpness: float) -> Tensor:
+        """p_memory of each target, (T); 0 where nothing was found."""
+        weight_Tk = torch.softmax(self.similarity * sharpness, dim=-1).nan_to_num(0.0)
+        return (weight_Tk * (self.value == target_T[:, None])).sum(-1)
+
+    @property
+    def found(self) -> Tensor:
+        """True where there is at least one neighbour, (T)."""
+        return self.value[:, 0] >= 0
+
+
+def mixed_nll(nll_T: Tensor, target_T: Tensor, neighbours: Neighbours, gate: Gate) -> Tensor:
+    """Nats of each target with the memory mixed in, (T). A query without neighbours keeps the model's own, bit for bit."""
+    if not gate.share:
+        return nll_T
+    memory_T = neighbours.probability(target_T, gate.sharpness)
+    mixed_T = -torch.log((1 - gate.share) * torch.exp(-nll_T) + gate.share * memory_T)
+    return torch.where(neighbours.found, mixed_T, nll_T)
+
+
+def mix_distribution(p_V: Tensor, neighbours: Neighbours, gate: Gate) -> Tensor:
+    """One token's distribution, (V), with the memory mixed in; `neighbours` holds one row."""
+    if not gate.share or not neighbours.found[0]:
+        return p_V
+    weight_k = torch.softmax(neighbours.similarity[0] * gate.sharpness, dim=-1)
+    known_k = neighbours.value[0] >= 0
+    return ((1 - gate.share) * p_V).index_add(0, neighbours.value[0][known_k], gate.share * weight_k[known_k])
+
+
+def fit_gate(nll_T: Tensor, target_T: Tensor, neighbours: Neighbours) -> Gate:
+    """The gate with the least mean loss on the given tokens, by a grid; share 0 (off) where nothing helps."""
+    grid = [Gate(share=share, sharpness=tau) for share in GATES for tau in SHARPNESS]
+    return min(grid, key=lambda gate: mixed_nll(nll_T, target_T, neighbours, gate).mean().item())
+
+
+def earlier_in_document(query_TD: Tensor, key_SD: Tensor, value_S: Tensor, first: int, k: int) -> Neighbours:
+    """Neighbours among the earlier tokens of one document (its scratch memory).
+
+    Query t stands at position `first` + t and predicts the token after it; entry j holds the token after position j, so
+    it exists for the query only if j is strictly smaller: what it holds has then been read.
+    """
+    position_T = first + torch.arange(len(query_TD), device=query_TD.device)
+    older_TS = torch.arange(len(key_SD), device=query_TD.device) < position_T[:, None]
+    similarity_TS = (query_TD @ key_SD.T).masked_fill(~older_TS, float("-inf"))
+    similarity_Tk, entry_Tk = similarity_TS.topk(min(k, len(key_SD)), dim=-1)
+    return Neighbours(similarity=similarity_Tk, value=torch.where(similarity_Tk.isinf(), -1, value_S[entry_Tk]))
+
+
+def to_key(hidden: Tensor) -> Tensor:
+    """Hidden states of any shape as keys and queries: fp32 and of length 1."""
+    return torch.nn.functional.normalize(hidden.float(), dim=-1)

@@ -1,0 +1,1 @@
+"""Floor 3: whole models, put together from the rooms below."""

@@ -1,0 +1,91 @@
+"""A trained mixture as a folder: config.json and model.safetensors (and beside them, a tokenizer)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nano_think.core.config import parse, to_dict
+from nano_think.core.errors import ArtifactError
+from nano_think.core.files import read_json, sync, write_json
+from nano_think.experts import EXPERTS, ExpertConfig, build_expert
+from nano_think.heads.language import LanguageHead
+from nano_think.models.think import NanoThink, Router, RouterConfig
+
+WEIGHTS, SHAPE = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """Everything that fixes the tensors of a mixture."""
+
+    width: int
+    vocabulary: int
+    window: int
+    start_token: int
+    router: RouterConfig = field(default_factory=RouterConfig)
+    experts: dict[str, ExpertConfig] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = {"width": self.width, "vocabulary": self.vocabulary, "window": self.window}
+        experts = {name: to_dict(config) for name, config in self.experts.items()}
+        return plain | {"start_token": self.start_token, "router": to_dict(self.router), "experts": experts}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str) -> "ModelShape":
+        experts = {name: parse(EXPERTS[name].Config, config, where) for name, config in values["experts"].items()}
+        return cls(**values | {"router": parse(RouterConfig, values["router"], where), "experts": experts})
+
+
+def build_mixture(shape: ModelShape, head: LanguageHead | None = None) -> NanoThink:
+    """The mixture of this shape, freshly initialised; the head is empty unless given."""
+    head = head or LanguageHead(torch.zeros(shape.vocabulary, shape.width), torch.zeros(shape.vocabulary))
+    experts = {name: build_expert(name, config, shape.width) for name, config in shape.experts.items()}
+    return NanoThink(head, experts, Router(shape.router, shape.width, len(experts)), shape.start_token)
+
+
+def save_mixture(folder: Path, model: NanoThink, shape: ModelShape) -> None:
+    save_weights(folder / WEIGHTS, model.state_dict())
+    write_json(folder / SHAPE, shape.to_dict())
+
+
+def load_mixture(folder: Path) -> tuple[NanoThink, ModelShape]:
+    """The mixture saved in `folder`, in evaluation mode; `ArtifactError` names what is missing or does not fit."""
+    path = folder / SHAPE
+    values = read_json(path)
+    try:
+        shape = ModelShape.from_dict(values, str(path))
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: not the configuration of a mixture ({error}); train it again") from None
+    model = build_mixture(shape)
+    fill(model, load_weights(folder / WEIGHTS), folder / WEIGHTS)
+    return model.eval(), shape
+
+
+def save_weights(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors and flush them to the disk."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    sync(path)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: missing; run the pipeline again to make it") from None
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path}: damaged ({error}); remove it and run again") from None
+
+
+def fill(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put tensors into a model of exactly their names and shapes; nothing is changed unless all fit."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(wanted.keys() | got.keys()):
+        if wanted.get(name) != got.get(name):
+            raise ArtifactError(f"{path}: tensor {name} wanted {wanted.get(name)}, got {got.get(name)}")
+    model.load_state_dict(tensors)

@@ -1,0 +1,62 @@
+"""The model that the shared token table is trained in.
+
+B batch, T tokens, D model width, V vocabulary
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nano_think.core.config import Config
+from nano_think.experts import masked_mean
+from nano_think.heads.language import LanguageHead, normalise_table
+from nano_think.nn.attention import attend_where
+from nano_think.nn.block import Block
+from nano_think.nn.documents import causal_mask, number_documents
+from nano_think.nn.linear import linear
+from nano_think.nn.rope import Rope
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedderConfig(Config):
+    """The small transformer around the table while the table learns."""
+
+    n_layers: int = 2
+    """Layers."""
+    n_heads: int = 4
+    """Attention heads."""
+    inner: int = 384
+    """Inner width of the SwiGLU (channels)."""
+
+
+class Embedder(nn.Module):
+    """A transformer with a tied table, normalised at every step as it will be when it is frozen.
+
+    What is frozen is thus what was trained: rows centred and of length sqrt(D), logits E h / sqrt(D) + b.
+    """
+
+    def __init__(self, config: EmbedderConfig, width: int, bias_V: Tensor):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(len(bias_V), width))
+        self.register_buffer("bias", bias_V)
+        self.blocks = nn.ModuleList(Block(width, config.n_heads, config.inner) for _ in range(config.n_layers))
+        self.rope = Rope(width // config.n_heads)
+        self.norm = nn.RMSNorm(width)
+        self.out = linear(width, width, zero=True)
+
+    def head(self) -> LanguageHead:
+        """The head over the table as it is now; gradients reach the table through it."""
+        return LanguageHead(normalise_table(self.table), self.bias)
+
+    def losses(self, tokens_BT1: Tensor, start_token: int) -> dict[str, Tensor]:
+        """Mean next-token loss in nats per token of windows (B, T + 1)."""
+        inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
+        head = self.head()
+        x_BTD = head.embed(inputs_BT)
+        rope = self.rope(torch.arange(x_BTD.shape[1], device=x_BTD.device))
+        attend = attend_where(causal_mask(number_documents(inputs_BT, start_token)))
+        for block in self.blocks:
+            x_BTD = block(x_BTD, rope, attend)
+        nll_BT = head.nll(self.out(self.norm(x_BTD)), targets_BT)
+        return {"next_token": masked_mean(nll_BT, targets_BT != start_token)}

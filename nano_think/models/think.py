@@ -1,0 +1,93 @@
+"""The mixture: frozen experts in one space, a latent-attention router, a weighted sum.
+
+B batch, T tokens, D model width, K experts
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nano_think.core.config import Config
+from nano_think.experts import Expert
+from nano_think.heads.language import LanguageHead
+from nano_think.nn.attention import attend_where
+from nano_think.nn.blend import Blend, BlendKind
+from nano_think.nn.documents import causal_mask, number_documents
+from nano_think.nn.mla import LatentAttention
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RouterConfig(Config):
+    """The shape of the router."""
+
+    kind: BlendKind = "expert"
+    """What a token's weights may depend on: nothing, the running mean of the context, the context, or that and the
+    experts' hidden states."""
+    n_heads: int = 4
+    """Heads of the latent attention."""
+    latent: int = 32
+    """Width of the latent that keys and values are read off (channels)."""
+    rotated: int = 16
+    """Width of the part of queries and keys that carries position (channels)."""
+
+
+class Routed(NamedTuple):
+    """What the mixture makes of a sequence: the fused hidden (B, T, D), weights (B, T, K), experts' hiddens (B, T, K, D)."""
+
+    hidden: Tensor
+    weights: Tensor
+    streams: Tensor
+
+
+class Router(nn.Module):
+    """c = u + MLA(RMSNorm(u)) over the embeddings u, then the weights of a `Blend`; every position sees its past alone."""
+
+    def __init__(self, config: RouterConfig, width: int, n_experts: int):
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.attention = LatentAttention(width, config.n_heads, config.latent, config.rotated)
+        self.blend = Blend(width, n_experts, config.kind)
+
+    def forward(
+        self, x_BTD: Tensor, streams_BTKD: Tensor, documents_BT: Tensor, dropped_BK: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The fused hidden, (B, T, D), and the weights, (B, T, K)."""
+        context_BTD = x_BTD + self.attention(self.norm(x_BTD), attend_where(causal_mask(documents_BT)))
+        weights_BTK = self.blend.weights(context_BTD, streams_BTKD, documents_BT, dropped_BK)
+        return self.blend.fuse(weights_BTK, streams_BTKD), weights_BTK
+
+
+class NanoThink(nn.Module):
+    """A mixture of experts of different kinds over one frozen embedding; tokens (B, T) -> `Routed`.
+
+    The experts are frozen and in evaluation mode whatever `train` is told: only the router learns.
+    """
+
+    def __init__(self, head: LanguageHead, experts: dict[str, Expert], router: Router, start_token: int):
+        super().__init__()
+        self.head, self.router, self.start_token = head, router, start_token
+        self.experts = nn.ModuleDict(experts).requires_grad_(False).eval()
+
+    @property
+    def names(self) -> list[str]:
+        """The experts' names, in the order of the weights."""
+        return list(self.experts)
+
+    def train(self, mode: bool = True) -> "NanoThink":
+        super().train(mode)
+        self.experts.eval()
+        return self
+
+    @torch.no_grad()
+    def streams(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
+        """Each expert's hidden states, (B, T, K, D)."""
+        return torch.stack([expert(x_BTD, documents_BT) for expert in self.experts.values()], dim=2)
+
+    def forward(self, tokens_BT: Tensor, dropped_BK: Tensor | None = None) -> Routed:
+        documents_BT = number_documents(tokens_BT, self.start_token)
+        x_BTD = self.head.embed(tokens_BT)
+        streams_BTKD = self.streams(x_BTD, documents_BT)
+        hidden_BTD, weights_BTK = self.router(x_BTD, streams_BTKD, documents_BT, dropped_BK)
+        return Routed(hidden_BTD, weights_BTK, streams_BTKD)

@@ -1,0 +1,60 @@
+"""Weighing K streams of hidden states: what a router does over experts.
+
+B batch, T tokens, D model width, K streams
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nano_think.nn.documents import running_mean
+from nano_think.nn.linear import linear
+
+BlendKind = Literal["static", "mean", "token", "expert"]
+
+
+class Blend(nn.Module):
+    """Softmax weights over K streams, and their weighted sum times one learned scale.
+
+    kind: what the weights may depend on. "static": nothing; "mean": the running mean of the context (the first design's
+    MeanPool, made causal); "token": the context of the token; "expert": that and the streams themselves. Every kind
+    starts at equal weights. With a head that is linear and shared, the sum of hiddens is a product of experts, which on
+    the simplex is never sharper than its members: hence the scale.
+    """
+
+    def __init__(self, width: int, n_streams: int, kind: BlendKind):
+        super().__init__()
+        self.kind, self.n_streams = kind, n_streams
+        self.bias = nn.Parameter(torch.zeros(n_streams))
+        self.scale = nn.Parameter(torch.ones(()))
+        if kind != "static":
+            self.norm_context = nn.RMSNorm(width)
+            self.read_context = linear(width, n_streams, zero=True)
+        if kind == "expert":
+            self.norm_streams = nn.RMSNorm(width)
+            self.read_streams = linear(n_streams * width, n_streams, zero=True)
+
+    def weights(
+        self, context_BTD: Tensor, streams_BTKD: Tensor, documents_BT: Tensor, dropped_BK: Tensor | None = None
+    ) -> Tensor:
+        """The weights, (B, T, K): not negative, summing to 1 in fp32. `dropped_BK` is True for streams left out."""
+        logits_BTK = self.bias.expand(*context_BTD.shape[:2], -1)
+        if self.kind == "mean":
+            context_BTD = running_mean(context_BTD, documents_BT)
+        if self.kind != "static":
+            logits_BTK = logits_BTK + self.read_context(self.norm_context(context_BTD))
+        if self.kind == "expert":
+            logits_BTK = logits_BTK + self.read_streams(self.norm_streams(streams_BTKD).flatten(2))
+        if dropped_BK is not None:
+            logits_BTK = logits_BTK.masked_fill(dropped_BK[:, None], float("-inf"))
+        return logits_BTK.float().softmax(dim=-1)
+
+    def fuse(self, weights_BTK: Tensor, streams_BTKD: Tensor) -> Tensor:
+        """scale * sum_k w_k h_k, (B, T, D)."""
+        return self.scale * weighted_sum(weights_BTK, streams_BTKD)
+
+
+def weighted_sum(weights_BTK: Tensor, streams_BTKD: Tensor) -> Tensor:
+    """sum_k w_k h_k, (B, T, D): one row of K weights times a K x D matrix per token."""
+    return (weights_BTK.to(streams_BTKD.dtype)[:, :, None] @ streams_BTKD).squeeze(2)

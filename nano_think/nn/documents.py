@@ -1,0 +1,43 @@
+"""Packed documents: several in one window, none of which may see another.
+
+B batch, T tokens (queries), S tokens (keys). `documents_BT` numbers the document that each token belongs to.
+"""
+
+import torch
+from torch import Tensor
+
+
+def number_documents(tokens_BT: Tensor, start_token: int) -> Tensor:
+    """The number of each token's document within its window, (B, T): a start token begins a new one."""
+    return (tokens_BT == start_token).cumsum(dim=1)
+
+
+def causal_mask(documents_BT: Tensor) -> Tensor:
+    """True where a query may look: at its own and earlier positions of its own document, (B, 1, T, T)."""
+    T = documents_BT.shape[1]
+    causal_TT = torch.ones(T, T, dtype=torch.bool, device=documents_BT.device).tril()
+    return (same_document(documents_BT, documents_BT) & causal_TT)[:, None]
+
+
+def same_document(query_BT: Tensor, key_BS: Tensor) -> Tensor:
+    """True where query and key belong to one document, (B, T, S)."""
+    return query_BT[:, :, None] == key_BS[:, None, :]
+
+
+def document_starts(documents_BT: Tensor) -> Tensor:
+    """The index within the window of the first token of each token's document, (B, T)."""
+    T = documents_BT.shape[1]
+    index_T = torch.arange(T, device=documents_BT.device)
+    new_BT = torch.ones_like(documents_BT, dtype=torch.bool)
+    new_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
+    return torch.where(new_BT, index_T, 0).cummax(dim=1).values
+
+
+def running_mean(x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
+    """Mean over each document so far, (B, T, D): the causal form of a mean pool, whose last value is the pool itself."""
+    start_BT = document_starts(documents_BT)
+    total_BTD = x_BTD.float().cumsum(dim=1)
+    before_BTD = torch.cat([torch.zeros_like(total_BTD[:, :1]), total_BTD[:, :-1]], dim=1)
+    before_BTD = before_BTD.gather(1, start_BT[:, :, None].expand_as(before_BTD))
+    count_BT = torch.arange(1, x_BTD.shape[1] + 1, device=x_BTD.device) - start_BT
+    return ((total_BTD - before_BTD) / count_BT[:, :, None]).to(x_BTD.dtype)

@@ -1,0 +1,133 @@
+"""Selective state spaces in the Mamba-2 form (Dao and Gu 2024, "Transformers are SSMs").
+
+B batch, T tokens, D model width, I inner width, G heads, P channels per head (I = G * P), N state per channel,
+L chunk length, C chunks (T = C * L)
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, silu, softplus
+
+from nano_think.nn.linear import linear
+
+
+def scan_sequentially(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, documents: Tensor) -> Tensor:
+    """The recurrence itself, one token after another: the plain twin and the test oracle of `scan_in_chunks`.
+
+    S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t^T,  y_t = S_t C_t  (Dao and Gu 2024, eq. 1 with scalar A per head).
+    x (B, T, G, P), dt (B, T, G), A (G), B and C (B, T, N), documents (B, T) -> y (B, T, G, P). The state is emptied at
+    the first token of every document.
+    """
+    state = x.new_zeros(*x[:, 0].shape, B.shape[-1])
+    out = []
+    for t in range(x.shape[1]):
+        kept = (documents[:, t] == documents[:, t - 1]) if t else torch.zeros_like(documents[:, 0], dtype=torch.bool)
+        decay_BG = torch.exp(dt[:, t] * A) * kept[:, None]
+        update = (dt[:, t, :, None] * x[:, t])[..., None] * B[:, t, None, None, :]
+        state = decay_BG[..., None, None] * state + update
+        out.append((state * C[:, t, None, None, :]).sum(-1))
+    return torch.stack(out, dim=1)
+
+
+def scan_in_chunks(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, documents: Tensor, chunk: int = 64
+) -> Tensor:
+    """The same as `scan_sequentially`, as matrix products within chunks of tokens (Dao and Gu 2024, section 6).
+
+    Exponents are differences of cumulative log decays and never positive, so nothing overflows however large dt is.
+    """
+    T = x.shape[1]
+    fill = -T % chunk
+    if fill:
+        x, dt, B, C = (pad(v, (0, 0) * (v.dim() - 2) + (0, fill)) for v in (x, dt, B, C))
+        documents = pad(documents, (0, fill), value=-1)
+    x, dt, B, C, documents = (v.unflatten(1, (-1, chunk)) for v in (x, dt, B, C, documents))
+    log_decay_BCLG = (dt * A).cumsum(dim=2)
+    xdt = x * dt[..., None]
+
+    y = _within_chunks(xdt, log_decay_BCLG, B, C, documents)
+    state = x.new_zeros(x.shape[0], *x.shape[3:], B.shape[-1])
+    carried = []
+    for c in range(x.shape[1]):
+        last = documents[:, c - 1, -1] if c else torch.full_like(documents[:, 0, 0], -2)
+        carried.append(_read_state(state, log_decay_BCLG[:, c], C[:, c], documents[:, c] == last[:, None]))
+        state = _pass_state(state, xdt[:, c], log_decay_BCLG[:, c], B[:, c], documents[:, c], last)
+    return (y + torch.stack(carried, dim=1)).flatten(1, 2)[:, :T]
+
+
+def _within_chunks(xdt: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, documents: Tensor) -> Tensor:
+    """What the tokens of a chunk give each other: (C B^T * decay * mask) x, (B, C, L, G, P)."""
+    L = xdt.shape[2]
+    causal = torch.ones(L, L, dtype=torch.bool, device=xdt.device).tril()
+    mask = (documents[..., :, None] == documents[..., None, :]) & causal
+    gap = log_decay[:, :, :, None] - log_decay[:, :, None]
+    decay = torch.exp(gap.masked_fill(~mask[..., None], float("-inf")))
+    weight_BCLLG = (C @ B.transpose(-1, -2))[..., None] * decay
+    return torch.einsum("bclsg,bcsgp->bclgp", weight_BCLLG, xdt)
+
+
+def _read_state(state: Tensor, log_decay: Tensor, C: Tensor, same: Tensor) -> Tensor:
+    """What the state before a chunk gives its tokens of the same document, (B, L, G, P)."""
+    decay_BLG = torch.exp(log_decay) * same[..., None]
+    return torch.einsum("bgpn,bln->blgp", state, C) * decay_BLG[..., None]
+
+
+def _pass_state(
+    state: Tensor, xdt: Tensor, log_decay: Tensor, B: Tensor, documents: Tensor, last: Tensor
+) -> Tensor:
+    """The state after a chunk, (B, G, P, N): only the document that is open at its end leaves anything in it."""
+    open_BL = documents == documents[:, -1:]
+    decay_BLG = torch.exp(log_decay[:, -1:] - log_decay) * open_BL[..., None]
+    added = torch.einsum("blgp,bln->bgpn", xdt * decay_BLG[..., None], B)
+    kept_BG = torch.exp(log_decay[:, -1]) * (documents[:, -1] == last)[:, None]
+    return kept_BG[..., None, None] * state + added
+
+
+class CausalConv(nn.Module):
+    """Depthwise convolution over the last `taps` tokens of the same document: (B, T, I) -> (B, T, I)."""
+
+    def __init__(self, channels: int, taps: int = 4):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(taps, channels).uniform_(-(taps**-0.5), taps**-0.5))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x_BTI: Tensor, documents_BT: Tensor) -> Tensor:
+        y_BTI = x_BTI * self.weight[0] + self.bias
+        for back in range(1, min(len(self.weight), x_BTI.shape[1])):
+            same_BT = documents_BT[:, back:] == documents_BT[:, :-back]
+            earlier_BTI = pad(x_BTI[:, :-back] * same_BT[..., None], (0, 0, back, 0))
+            y_BTI = y_BTI + earlier_BTI * self.weight[back]
+        return y_BTI
+
+
+class StateSpaceMixer(nn.Module):
+    """Convolution, selective scan and gate of Mamba-2: (B, T, D) -> (B, T, D).
+
+    B_t, C_t and dt_t come from the input (the "selection" of Gu and Dao 2023, algorithm 2); A is one negative number per
+    head. The scan runs in fp32.
+    """
+
+    def __init__(self, width: int, inner: int, n_state: int, head_width: int, taps: int, chunk: int):
+        super().__init__()
+        assert inner % head_width == 0, f"inner width {inner} is no multiple of the head width {head_width}"
+        self.inner, self.n_state, self.head_width, self.chunk = inner, n_state, head_width, chunk
+        n_heads = inner // head_width
+        self.project = linear(width, 2 * inner + 2 * n_state + n_heads)
+        self.conv = CausalConv(inner + 2 * n_state, taps)
+        self.log_A = nn.Parameter(torch.linspace(1, 16, n_heads).log())
+        # dt starts log-uniform in [0.001, 0.1] tokens: a head remembers some 1 to 1,000 tokens (Gu and Dao 2023, 3.6).
+        dt = torch.exp(torch.linspace(-6.9, -2.3, n_heads))
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
+        self.skip = nn.Parameter(torch.ones(n_heads))
+        self.norm = nn.RMSNorm(inner)
+        self.out = linear(inner, width, zero=True)
+
+    def forward(self, u_BTD: Tensor, documents_BT: Tensor) -> Tensor:
+        gate, xBC, dt = self.project(u_BTD).split([self.inner, self.inner + 2 * self.n_state, len(self.skip)], dim=-1)
+        xBC = silu(self.conv(xBC, documents_BT)).float()
+        x, B, C = xBC.split([self.inner, self.n_state, self.n_state], dim=-1)
+        x_BTGP = x.unflatten(-1, (-1, self.head_width))
+        dt_BTG = softplus(dt.float() + self.dt_bias)
+        y_BTGP = scan_in_chunks(x_BTGP, dt_BTG, -self.log_A.exp(), B, C, documents_BT, self.chunk)
+        y_BTI = (y_BTGP + self.skip[:, None] * x_BTGP).flatten(2)
+        return self.out(self.norm(y_BTI * silu(gate)))

@@ -1,0 +1,1 @@
+"""Floor 7: the stages: configuration and named input artifacts in, one artifact out."""

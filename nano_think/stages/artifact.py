@@ -1,0 +1,113 @@
+"""Artifacts: what a stage made, in a folder of its own, finished when `manifest.json` is in it.
+
+ROOT/<stage>/<key>/ holds the files; the manifest is written last and holds their sizes and sha256.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nano_think.core.errors import ArtifactError, UsageError
+from nano_think.core.files import digest, read_json, sha256, write_json
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A finished folder. `digest` is of its files' contents: two artifacts with one digest are the same."""
+
+    stage: str
+    key: str
+    path: Path
+    digest: str
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return read_json(self.path / MANIFEST)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the stage itself had to say about what it made."""
+        return self.manifest["summary"]
+
+    def reference(self) -> dict[str, str]:
+        """The artifact as plain JSON, without the place where it lies."""
+        return {"stage": self.stage, "key": self.key, "digest": self.digest}
+
+    def verify(self) -> "Artifact":
+        """Return itself if every file is as it was when it was finished; else `ArtifactError` names the first that is not."""
+        for name, wanted in self.manifest["files"].items():
+            path = self.path / name
+            if not path.is_file():
+                raise ArtifactError(f"{path}: missing; run the pipeline again to make it")
+            if path.stat().st_size != wanted["bytes"]:
+                raise ArtifactError(f"{path}: wanted {wanted['bytes']} bytes, got {path.stat().st_size}; run again")
+            got = sha256(path)
+            if got != wanted["sha256"]:
+                raise ArtifactError(f"{path}: sha256 wanted {wanted['sha256'][:12]}, got {got[:12]}; run again")
+        return self
+
+
+def open_artifact(path: Path) -> Artifact:
+    """The finished artifact in a folder; `ArtifactError` when there is none."""
+    manifest = read_json(path / MANIFEST)
+    try:
+        return Artifact(manifest["stage"], manifest["key"], path, manifest["digest"])
+    except (KeyError, TypeError):
+        raise ArtifactError(f"{path / MANIFEST}: not the manifest of an artifact; run the pipeline again") from None
+
+
+def seal(path: Path, stage: str, key: str, about: Mapping[str, Any]) -> Artifact:
+    """Finish the folder `path`: hash what is in it and write the manifest."""
+    files = {
+        file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != MANIFEST and not file.name.startswith(".")
+    }
+    contents = digest({name: file["sha256"] for name, file in files.items()})
+    write_json(path / MANIFEST, {"stage": stage, "key": key, "digest": contents, **about, "files": files})
+    return Artifact(stage, key, path, contents)
+
+
+def discard(path: Path) -> None:
+    """Remove a damaged artifact, its manifest first, so that it never looks finished."""
+    (path / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+LATEST = "latest.json"
+
+
+def write_latest(root: Path, artifacts: Mapping[str, Artifact]) -> None:
+    """Point ROOT/latest.json at the artifacts of a pipeline that has just finished."""
+    write_json(root / LATEST, {name: f"{one.stage}/{one.key}" for name, one in artifacts.items()})
+
+
+def find_model(model: str, root: Path) -> tuple[Artifact, Artifact | None]:
+    """The mixture called `model` ("latest" or the path of its folder) and the memory built for it, both verified."""
+    if model == "latest":
+        if not (root / LATEST).is_file():
+            raise UsageError(f"no finished model under '{root}'; train one with: nano-think run --root {root}")
+        places = read_json(root / LATEST)
+        found, memory = open_artifact(root / places["router"]), open_artifact(root / places["memory"])
+        return found.verify(), memory.verify()
+    path = Path(model)
+    if not path.is_dir():
+        raise UsageError(f"model '{model}': no such folder; give 'latest' or the folder of a trained router")
+    found = open_artifact(path).verify()
+    if found.stage != "router":
+        raise UsageError(f"model '{model}': holds the artifact of the stage '{found.stage}', wanted 'router'")
+    return found, _memory_of(found)
+
+
+def _memory_of(model: Artifact) -> Artifact | None:
+    """The newest memory beside a model that was built for exactly this model."""
+    manifests = sorted((model.path.parents[1] / "memory").glob(f"*/{MANIFEST}"), key=lambda file: file.stat().st_mtime)
+    for manifest in reversed(manifests):
+        memory = open_artifact(manifest.parent)
+        if memory.manifest["inputs"]["router"]["digest"] == model.digest:
+            return memory.verify()
+    return None

@@ -1,0 +1,68 @@
+"""Which code a stage uses: the modules it imports, and theirs, and a digest of what they say.
+
+Comments and docstrings do not count, so an explanation can be mended without training anything again.
+"""
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+import nano_think
+
+PACKAGE = "nano_think"
+HOME = Path(nano_think.__file__).parent
+# What only tells people something; no result depends on it.
+SILENT = ("nano_think.core.console", "nano_think.core.errors", "nano_think.stages")
+
+
+def digest_modules(*roots: str) -> str:
+    """A sha256 over the roots and all modules of this package that they import, directly or not, in any function."""
+    seen: set[str] = set()
+    queue = list(roots)
+    while queue:
+        name = queue.pop()
+        if name not in seen:
+            seen.add(name)
+            queue += _imports(name) - seen
+    told = "".join(f"{name}:{_meaning(name)}\n" for name in sorted(seen) if not name.startswith(SILENT) or name in roots)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _file(name: str) -> Path | None:
+    path = HOME.joinpath(*name.split(".")[1:])
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@functools.cache
+def _tree(name: str) -> ast.Module:
+    file = _file(name)
+    assert file, f"no module {name}"
+    return ast.parse(file.read_bytes())
+
+
+@functools.cache
+def _imports(name: str) -> set[str]:
+    found = set()
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {module for module in found if module.startswith(f"{PACKAGE}.") and _file(module)}
+
+
+@functools.cache
+def _meaning(name: str) -> str:
+    tree = ast.parse(_file(name).read_bytes())  # type: ignore[union-attr]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

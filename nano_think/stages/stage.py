@@ -1,0 +1,112 @@
+"""A stage: configuration + named input artifacts -> one artifact, keyed by everything that it depends on."""
+
+import dataclasses
+import platform
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nano_think import __version__
+from nano_think.core.config import Config, to_dict
+from nano_think.core.errors import ArtifactError, storage
+from nano_think.core.files import digest
+from nano_think.core.progress import Progress, Quiet
+from nano_think.stages.artifact import MANIFEST, Artifact, discard, open_artifact, seal
+from nano_think.stages.modules import digest_modules
+from nano_think.stages.tracking import NoTracker, Tracker
+
+Inputs = Mapping[str, Artifact]
+WORK = "work"
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a stage may use beside its configuration and inputs: where to tell people and MLflow what is going on."""
+
+    progress: Progress = dataclasses.field(default_factory=Quiet)
+    tracker: Tracker = dataclasses.field(default_factory=NoTracker)
+
+
+class Stage(ABC):
+    """One kind of work. Subclasses name themselves, and build an artifact's files from their inputs.
+
+    The key is a hash of the stage's name, its configuration, the digests of its inputs, a fingerprint of what it reads
+    from outside, and a digest of the modules that it uses. The same key is returned, not rebuilt.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    @abstractmethod
+    def build(self, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
+        """Make the artifact's files in `out` and return its summary. `out / "work"` survives a crash, not the end."""
+
+    @property
+    def kind(self) -> str:
+        """The folder that the stage's artifacts lie in."""
+        return self.name
+
+    def fingerprint(self) -> Any:
+        """What the result depends on beside configuration, inputs and code: plain JSON."""
+        return None
+
+    def modules(self) -> list[str]:
+        """The modules whose meaning the result depends on, with all that they import."""
+        return [type(self).__module__]
+
+    def key(self, inputs: Inputs) -> str:
+        parts = {
+            "stage": self.kind,
+            "config": to_dict(self.config),
+            "inputs": {name: artifact.digest for name, artifact in inputs.items()},
+            "fingerprint": self.fingerprint(),
+            "modules": digest_modules(*self.modules()),
+        }
+        return digest(parts)[:16]
+
+    def run(self, root: Path, inputs: Inputs, context: Context | None = None) -> Artifact:
+        """The finished artifact of this key, after making it if there is none or if it is damaged."""
+        context = context or Context()
+        key = self.key(inputs)
+        path = root / self.kind / key
+        if (path / MANIFEST).is_file():
+            try:
+                found = open_artifact(path).verify()
+                context.progress.fresh(self.name, found.key)
+                return found
+            except ArtifactError as error:
+                context.progress.note(f"{self.name}: made again: {error}")
+                discard(path)
+        return self._make(path, key, inputs, context)
+
+    def _make(self, path: Path, key: str, inputs: Inputs, context: Context) -> Artifact:
+        for name, artifact in inputs.items():
+            assert artifact.path.is_dir(), f"{self.name}: its input {name} is gone"
+        context.progress.start(self.name)
+        started = time.monotonic()
+        with storage(path):
+            path.mkdir(parents=True, exist_ok=True)
+            summary = self.build(inputs, path, context)
+            shutil.rmtree(path / WORK, ignore_errors=True)
+            seconds = time.monotonic() - started
+            artifact = seal(path, self.kind, key, self._about(inputs, summary, seconds))
+        context.progress.done(self.name, seconds)
+        return artifact
+
+    def _about(self, inputs: Inputs, summary: dict[str, Any], seconds: float) -> dict[str, Any]:
+        return {
+            "config": to_dict(self.config),
+            "inputs": {name: artifact.reference() for name, artifact in inputs.items()},
+            "fingerprint": self.fingerprint(),
+            "modules": digest_modules(*self.modules()),
+            "summary": summary,
+            "seconds": round(seconds, 3),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "made_by": {"nano_think": __version__, "python": platform.python_version(), "machine": platform.machine()},
+        }

@@ -1,0 +1,156 @@
+"""MLflow, the only room that knows it: one run per pipeline, one nested run per training.
+
+The store is a SQLite file: ./mlflow.db for the default root, so that a bare `mlflow ui` finds it, ROOT/mlflow.db for
+others. MLflow is told what happened; it never decides anything.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nano_think.core.errors import StorageError
+from nano_think.core.files import lock
+
+EXPERIMENT = "nano_think"
+URI, RUN = "NANO_THINK_TRACKING_URI", "NANO_THINK_TRACKING_RUN"
+BUFFER_SECONDS, BUFFER_POINTS = 5.0, 500
+DEFAULT_ROOT = Path("artifacts")
+
+
+class NoTracker:
+    """Records nothing; the interface of a tracker."""
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Settings, flat, by dotted name."""
+
+    def metrics(self, metrics: Mapping[str, float], tokens: int = 0) -> None:
+        """Figures at a number of tokens."""
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Words by which runs are found."""
+
+    def files(self, folder: Path) -> None:
+        """Keep the files of a folder with the run."""
+
+    @contextlib.contextmanager
+    def child(self, name: str) -> Iterator["NoTracker"]:
+        """A nested run for the block, FAILED if it raises."""
+        yield self
+
+    def environment(self) -> dict[str, str]:
+        """What a child process needs to go on with this run (`from_environment`)."""
+        return {}
+
+    def flush(self) -> None:
+        """Write what is still held back."""
+
+    def end(self, status: str) -> None:
+        """Close the run: FINISHED, FAILED or KILLED."""
+
+
+Tracker = NoTracker
+
+
+def store_path(root: Path) -> Path:
+    """Where the SQLite file of an artifact root lies."""
+    default = root.resolve() == DEFAULT_ROOT.resolve()
+    return (Path("mlflow.db") if default else root / "mlflow.db").resolve()
+
+
+def open_tracker(root: Path, name: str, run: str = "") -> "Tracker":
+    """A new MLflow run in the store of `root`. The store is made once, under a lock, in WAL mode: two processes that
+    make it at the same time would destroy it."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow.tracking import MlflowClient
+
+    path = store_path(root)
+    uri = f"sqlite:///{path}"
+    try:
+        with lock(path.with_name(".mlflow.lock"), f"the MLflow store {path}", wait=120):
+            fresh = not path.exists()
+            client = MlflowClient(tracking_uri=uri)
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            artifacts = (root / "mlflow").resolve()
+            known = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, artifacts.as_uri())
+            if fresh:
+                _use_wal(path)
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: the MLflow store cannot be opened ({error}); move it away and run again") from None
+    return Run(client, uri, client.create_run(known, run_name=name).info.run_id, known)
+
+
+def _use_wal(path: Path) -> None:
+    """Write-ahead logging sticks in the file, makes commits two to four times cheaper and lets readers read."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=wal")
+
+
+@dataclass
+class Run(NoTracker):
+    """One MLflow run. Points are held back and written together: a commit costs far more than a point."""
+
+    client: Any
+    uri: str
+    run: str
+    experiment: str = ""
+    _points: list[Any] = field(default_factory=list)
+    _written: float = field(default_factory=time.monotonic)
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        values = [Param(name, str(value)[:500]) for name, value in params.items()]
+        for first in range(0, len(values), 100):
+            self.client.log_batch(self.run, params=values[first : first + 100])
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            self.client.set_tag(self.run, name, value)
+
+    def metrics(self, metrics: Mapping[str, float], tokens: int = 0) -> None:
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        self._points += [Metric(name, float(value), now, tokens) for name, value in metrics.items()]
+        if len(self._points) >= BUFFER_POINTS or time.monotonic() - self._written > BUFFER_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        points, self._points, self._written = self._points, [], time.monotonic()
+        for first in range(0, len(points), 1000):
+            self.client.log_batch(self.run, metrics=points[first : first + 1000])
+
+    def files(self, folder: Path) -> None:
+        self.client.log_artifacts(self.run, str(folder))
+
+    @contextlib.contextmanager
+    def child(self, name: str) -> Iterator["Run"]:
+        tags = {"mlflow.parentRunId": self.run, "stage": name}
+        run = Run(self.client, self.uri, self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id)
+        try:
+            yield run
+        except BaseException:
+            run.end("FAILED")
+            raise
+        run.end("FINISHED")
+
+    def environment(self) -> dict[str, str]:
+        return {URI: self.uri, RUN: self.run}
+
+    def end(self, status: str) -> None:
+        self.flush()
+        self.client.set_terminated(self.run, status)
+
+
+def from_environment() -> Tracker:
+    """In a child process: the run that the parent made for it."""
+    if RUN not in os.environ:
+        return NoTracker()
+    from mlflow.tracking import MlflowClient
+
+    return Run(MlflowClient(tracking_uri=os.environ[URI]), os.environ[URI], os.environ[RUN])

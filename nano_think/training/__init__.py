@@ -1,0 +1,1 @@
+"""Floor 4: one loop for everything that learns."""

@@ -1,0 +1,114 @@
+"""Checkpoints from which training goes on as if nothing had happened: safetensors and JSON, whole or not there.
+
+`checkpoint-<step>/` holds model.safetensors, optimizer.safetensors (moments and RNG streams) and state.json, which is
+written last and holds the others' sha256.
+"""
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nano_think.core.errors import ArtifactError, storage
+from nano_think.core.files import read_json, sha256, sync, write_json
+
+KEEP = 2
+
+
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]
+) -> None:
+    """Write `folder/checkpoint-<step>` and drop all but the newest `KEEP`. `state` is the caller's own JSON."""
+    path = folder / f"checkpoint-{step:08d}"
+    shutil.rmtree(path, ignore_errors=True)
+    with storage(path):
+        path.mkdir(parents=True)
+        save_tensors(path / "model.safetensors", model.state_dict())
+        save_tensors(path / "optimizer.safetensors", _moments(optimizers) | _rng_streams())
+        files = {name: sha256(path / name) for name in ("model.safetensors", "optimizer.safetensors")}
+        write_json(path / "state.json", {"step": step, "files": files, "python_rng": random.getstate(), **state})
+        sync(folder)
+    for old in _checkpoints(folder)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file that is on the disk when this returns."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    sync(path)
+
+
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]
+) -> tuple[int, dict[str, Any]] | None:
+    """Restore the newest whole checkpoint below `folder`; (step, state), or None when there is none.
+
+    Everything is read and checked before anything is changed. A damaged checkpoint gives way to the one before it.
+    """
+    for path in reversed(_checkpoints(folder)):
+        try:
+            state = read_json(path / "state.json")
+            weights, rest = (_read_checked(path / name, state["files"][name]) for name in state["files"])
+        except (ArtifactError, KeyError, OSError):
+            continue
+        model.load_state_dict(weights)
+        _restore_moments(optimizers, rest)
+        _restore_rng(rest, state.pop("python_rng"))
+        return state.pop("step"), state
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("checkpoint-*/state.json"))
+
+
+def _read_checked(path: Path, digest: str) -> dict[str, Tensor]:
+    if sha256(path) != digest:
+        raise ArtifactError(f"{path}: damaged (sha256 differs)")
+    return load_file(path)
+
+
+def _moments(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    return {
+        f"{index}.{parameter}.{name}": torch.as_tensor(value)
+        for index, optimizer in enumerate(optimizers)
+        for parameter, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def _restore_moments(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    for index, optimizer in enumerate(optimizers):
+        values: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            owner, _, name = key.partition(".")
+            if owner == str(index):
+                parameter, _, name = name.partition(".")
+                values.setdefault(int(parameter), {})[name] = tensor
+        optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _rng_streams() -> dict[str, Tensor]:
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    assert kind == "MT19937"
+    streams = {"rng.torch": torch.get_rng_state(), "rng.numpy.keys": torch.from_numpy(keys.astype(np.int64))}
+    streams["rng.numpy.rest"] = torch.tensor([position, has_gauss, cached], dtype=torch.float64)
+    for index in range(torch.cuda.device_count()):
+        streams[f"rng.cuda.{index}"] = torch.cuda.get_rng_state(index)
+    return streams
+
+
+def _restore_rng(tensors: dict[str, Tensor], python_state: list[Any]) -> None:
+    torch.set_rng_state(tensors["rng.torch"])
+    position, has_gauss, cached = tensors["rng.numpy.rest"].tolist()
+    keys = tensors["rng.numpy.keys"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, int(position), int(has_gauss), cached))
+    random.setstate((python_state[0], tuple(python_state[1]), python_state[2]))
+    for index in range(torch.cuda.device_count()):
+        if f"rng.cuda.{index}" in tensors:
+            torch.cuda.set_rng_state(tensors[f"rng.cuda.{index}"], index)

@@ -1,0 +1,169 @@
+"""The training loop: windows in, named losses down, checkpoints, a log that a parent can read.
+
+An objective is a module whose forward takes windows (B, T + 1) of token ids and the share of the training that is done
+(0 to 1), and returns named loss terms that are summed.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from nano_think.core import interrupts
+from nano_think.core.config import Config
+from nano_think.core.errors import DivergedError, UsageError
+from nano_think.training.checkpoint import load_checkpoint, save_checkpoint
+from nano_think.training.optim import OptimConfig, build_optimizers, rate_at, set_rate
+
+Log = Callable[[dict[str, Any]], None]
+MOST_BAD_STEPS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig(Config):
+    """How much to train and how."""
+
+    tokens: int = 800_000
+    """Training budget (tokens)."""
+    batch: int = 8
+    """Windows per step, over all processes (windows)."""
+    optim: OptimConfig = OptimConfig()
+    """Optimiser and schedule."""
+    save_every: float = 30.0
+    """Least time between two checkpoints (seconds)."""
+    log_every: int = 10
+    """Steps between two lines of the log (steps)."""
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "batch", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+
+    def steps(self, window: int) -> int:
+        """Optimiser steps that the budget makes with windows of `window` tokens; at least one."""
+        return max(1, round(self.tokens / (self.batch * window)))
+
+
+class Batches(Protocol):
+    """Windows of token ids as a pure function of the step: (B / world, T + 1) for each of `world` processes."""
+
+    window: int
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> np.ndarray: ...
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global streams of Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def train(
+    objective: nn.Module, batches: Batches, config: TrainConfig, accelerator: Accelerator, folder: Path, log: Log
+) -> dict[str, Any]:
+    """Train to the end of the budget, going on from the newest checkpoint below `folder`; returns the last figures.
+
+    Raises `DivergedError` after five steps in a row without a finite loss and gradient (single ones are left out and
+    counted). What is saved is never touched by such a step.
+    """
+    if config.batch % accelerator.num_processes:
+        raise UsageError(f"batch: {config.batch} windows do not divide among {accelerator.num_processes} processes")
+    run = _Run(objective, batches, config, accelerator, folder, log)
+    run.resume()
+    for step in range(run.step, run.steps):
+        run.take(step)
+    return run.finish()
+
+
+class _Run:
+    """One training under way: what the loop carries from step to step."""
+
+    def __init__(self, objective, batches, config: TrainConfig, accelerator: Accelerator, folder: Path, log: Log):
+        self.config, self.accelerator, self.folder, self.log = config, accelerator, folder, log
+        self.batches, self.steps = batches, config.steps(batches.window)
+        self.bare = objective.to(accelerator.device)
+        self.optimizers = build_optimizers(self.bare, config.optim)
+        self.objective, *self.prepared = accelerator.prepare(objective, *self.optimizers)
+        self.step, self.bad, self.skipped, self.tokens_per_step = 0, 0, 0, config.batch * batches.window
+        self.recent: list[Tensor] = []
+        self.last: dict[str, Any] = {}
+        self.seconds = 0.0
+
+    def resume(self) -> None:
+        found = load_checkpoint(self.folder, self.bare, self.optimizers)
+        if found:
+            self.step, state = found
+            self.skipped, self.seconds = state["skipped"], state["seconds"]
+            self.log({"event": "resumed", "step": self.step, "steps": self.steps})
+        self.objective.train()
+        self.started = self.saved = self.logged = time.monotonic()
+        self.logged_step = self.step
+
+    def take(self, step: int) -> None:
+        share = step / self.steps
+        set_rate(self.optimizers, rate_at(step, self.steps, self.config.optim))
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        windows = torch.from_numpy(self.batches.batch(step, rank, world)).to(self.accelerator.device)
+        with self.accelerator.autocast():
+            terms = self.objective(windows, share)
+        loss = torch.stack(list(terms.values())).sum()
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.bare.parameters(), self.config.optim.clip or math.inf)
+        self._update(step, loss, norm)
+        self.recent.append(torch.stack([loss.detach(), *(term.detach() for term in terms.values())]))
+        self.step = step + 1
+        if self.step % self.config.log_every == 0 or self.step == self.steps:
+            self._report(["loss", *terms])
+        if (time.monotonic() - self.saved > self.config.save_every or interrupts.requested()) and step + 1 < self.steps:
+            self._save()
+        interrupts.leave_if_requested()
+
+    def _update(self, step: int, loss: Tensor, norm: Tensor) -> None:
+        """Take the step unless the numbers are broken: one NaN would make every weight NaN for good."""
+        if torch.isfinite(loss) and torch.isfinite(norm):
+            self.bad = 0
+            for optimizer in self.prepared:
+                optimizer.step()
+        else:
+            self.bad, self.skipped = self.bad + 1, self.skipped + 1
+        for optimizer in self.prepared:
+            optimizer.zero_grad()
+        if self.bad >= MOST_BAD_STEPS:
+            raise DivergedError(
+                f"step {step}: no finite loss or gradient in {self.bad} steps in a row (last loss {loss.item()}); "
+                "lower optim.matrix_rate and optim.vector_rate"
+            )
+
+    def _report(self, names: list[str]) -> None:
+        now = time.monotonic()
+        speed = (self.step - self.logged_step) * self.tokens_per_step / max(now - self.logged, 1e-9)
+        means = torch.stack(self.recent).float().mean(dim=0).tolist()
+        self.recent, self.logged, self.logged_step = [], now, self.step
+        self.last = dict(zip(names, means, strict=True))
+        self.log({
+            "event": "step", "step": self.step, "steps": self.steps, "tokens": self.step * self.tokens_per_step,
+            "tokens_per_second": speed, "rate": rate_at(self.step - 1, self.steps, self.config.optim), **self.last,
+        })  # fmt: skip
+
+    def _save(self) -> None:
+        self.saved = time.monotonic()
+        if self.accelerator.is_main_process:
+            state = {"skipped": self.skipped, "seconds": self.seconds + self.saved - self.started}
+            save_checkpoint(self.folder, self.step, self.bare, self.optimizers, state)
+            self.log({"event": "saved", "step": self.step})
+
+    def finish(self) -> dict[str, Any]:
+        self.accelerator.wait_for_everyone()
+        return {
+            "steps": self.steps, "tokens": self.steps * self.tokens_per_step, "skipped_steps": self.skipped,
+            "seconds": self.seconds + time.monotonic() - self.started, **self.last,
+        }  # fmt: skip

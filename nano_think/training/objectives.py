@@ -1,0 +1,62 @@
+"""What each training minimises: modules from windows (B, T + 1) and the share done to named loss terms.
+
+B batch, T tokens, K experts
+"""
+
+import torch
+from torch import Tensor, nn
+
+from nano_think.experts import Expert, masked_mean
+from nano_think.heads.language import LanguageHead
+from nano_think.models.embedder import Embedder
+from nano_think.models.think import NanoThink
+
+
+class EmbedderObjective(nn.Module):
+    """Next-token loss of the embedder."""
+
+    def __init__(self, embedder: Embedder, start_token: int):
+        super().__init__()
+        self.embedder, self.start_token = embedder, start_token
+
+    def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
+        return self.embedder.losses(tokens_BT1, self.start_token)
+
+
+class ExpertObjective(nn.Module):
+    """An expert's own losses under the frozen head."""
+
+    def __init__(self, expert: Expert, head: LanguageHead, start_token: int):
+        super().__init__()
+        self.expert, self.head, self.start_token = expert, head, start_token
+
+    def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
+        return self.expert.losses(tokens_BT1, self.start_token, self.head)
+
+
+class RouterObjective(nn.Module):
+    """Next-token loss of the fused hidden, and a bonus for the entropy of the weights that fades to nothing.
+
+    expert_dropout: chance that a window goes without one of the experts, so that the mixture can also run without it.
+    entropy: weight of the bonus at the start (nats); it falls linearly to 0 within the first fifth of the training.
+    """
+
+    def __init__(self, model: NanoThink, expert_dropout: float, entropy: float):
+        super().__init__()
+        self.model, self.expert_dropout, self.entropy = model, expert_dropout, entropy
+
+    def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
+        inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
+        scored_BT = targets_BT != self.model.start_token
+        routed = self.model(inputs_BT, self._drop(len(inputs_BT), inputs_BT.device))
+        nll_BT = self.model.head.nll(routed.hidden, targets_BT)
+        entropy_BT = torch.special.entr(routed.weights).sum(-1)
+        bonus = self.entropy * max(0.0, 1 - 5 * share)
+        return {"next_token": masked_mean(nll_BT, scored_BT), "entropy": -bonus * masked_mean(entropy_BT, scored_BT)}
+
+    def _drop(self, B: int, device: torch.device) -> Tensor | None:
+        K = len(self.model.names)
+        if K < 2 or not self.expert_dropout:
+            return None
+        left_out_BK = nn.functional.one_hot(torch.randint(K, (B,), device=device), K).bool()
+        return left_out_BK & (torch.rand(B, 1, device=device) < self.expert_dropout)
