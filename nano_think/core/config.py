@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import pydantic
 import yaml
@@ -19,10 +19,12 @@ C = TypeVar("C", bound="Config")
 
 
 class Config:
-    """Base of every configuration: unknown keys are refused. Subclasses are frozen, keyword-only, slotted dataclasses."""
+    """Base of every configuration: unknown keys are refused. Subclasses are frozen, keyword-only, slotted
+    dataclasses.
+    """
 
     __slots__ = ()
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
 @functools.cache

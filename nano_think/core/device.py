@@ -1,4 +1,6 @@
-"""Where and how numbers are computed: device, threads, precision; each choice is found here and told with its reason."""
+"""Where and how numbers are computed: device, threads, precision; each choice is found here and told with its
+reason.
+"""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ DType = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComputeConfig(Config):
-    """How a training computes. Threads and precision change the last bits of a result, so they belong to a run's key."""
+    """How a training computes. Threads and precision change the last bits of a result, so they belong to a run's
+    key.
+    """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device; "auto" takes CUDA, then MPS, then the CPU."""
@@ -22,7 +26,9 @@ class ComputeConfig(Config):
     threads: int = 0
     """CPU threads per training; 0 shares the cores among the experts (threads)."""
     fast_matmul: bool = True
-    """Route fp32 matrix products of a CPU through oneDNN where a start-up check finds them as exact (error below 1e-5)."""
+    """Route fp32 matrix products of a CPU through oneDNN where a start-up check finds them as exact (error below
+    1e-5).
+    """
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -38,6 +44,13 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def pick_dtype(wanted: DType, device: torch.device) -> str:
+    """The precision of matrix products that `wanted` stands for: "auto" is bfloat16 on CUDA, float32 elsewhere."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
 def share_threads(wanted: int, trainings: int) -> int:
     """Threads for one of `trainings` that run at once: all cores shared, at least one each."""
     return wanted or max(1, (os.cpu_count() or 1) // max(1, trainings))
@@ -47,9 +60,7 @@ def set_up(compute: ComputeConfig, device: torch.device) -> dict[str, Any]:
     """Apply the choices to this process and return them, with reasons, for the log and the manifest."""
     if compute.threads:
         torch.set_num_threads(compute.threads)
-    dtype = compute.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if device.type == "cuda" else "float32"
+    dtype = pick_dtype(compute.dtype, device)
     chosen = {"device": str(device), "dtype": dtype, "threads": torch.get_num_threads(), "torch": torch.__version__}
     if device.type == "cpu":
         chosen["matmul"] = _route_matmul(compute.fast_matmul)

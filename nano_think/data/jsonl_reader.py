@@ -126,14 +126,14 @@ def _row(line: bytes | None, max_bytes: int) -> dict[str, Any]:
 
 def _parsed(line: bytes) -> Any:
     try:
-        value = _DECODER.decode(line.decode())
+        value = _DECODER.decode(line.rstrip(b"\r\n").decode())
         _check_nesting(value)
         return value
     except UnicodeDecodeError as error:
         what = f"byte 0x{line[error.start]:02x} at column {error.start + 1} is not UTF-8"
         raise _Unusable("not_utf8", what, "save the file as UTF-8, or pass --bad-lines skip") from None
     except json.JSONDecodeError as error:
-        raise _Unusable("not_json", f"not JSON ({error.msg} at column {error.colno})") from None
+        raise _Unusable("not_json", f"not JSON at column {error.colno} ({error.msg})") from None
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:  # an integer of thousands of digits

@@ -104,7 +104,12 @@ class Tokenizer:
 
     def encode_array(self, text: str) -> "np.ndarray":
         """As `encode`, as uint32 and without a Python object per token."""
-        return self._engine.encode_to_numpy(text, disallowed_special=())
+        try:
+            return self._engine.encode_to_numpy(text, disallowed_special=())
+        except UnicodeEncodeError:
+            import numpy as np
+
+            return np.array(self.encode(text), dtype=np.uint32)
 
     def encode_document(self, text: str) -> list[int]:
         """The start token, then the ids of the text: how documents stand in the token files."""

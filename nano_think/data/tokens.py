@@ -1,6 +1,5 @@
 """Documents -> one long row of token ids per split, in Arrow files that are read by memory map without a copy."""
 
-import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -129,11 +128,11 @@ class TokenSet:
         with arrow_file(folder / f"{split}.documents.arrow") as file:
             documents = file.read_all()
         path = folder / f"{split}.tokens.arrow"
-        with contextlib.ExitStack() as stack:
-            file = stack.enter_context(arrow_file(path))
-            batches = [file.get_batch(number).column("tokens") for number in range(file.num_record_batches)]
-            ids = batches[0].to_numpy(zero_copy_only=True)
-        if len(ids) != np.sum(documents.column("tokens").to_numpy()):
+        with arrow_file(path) as file:
+            ours = file.schema.names == ["tokens"] and file.num_record_batches == 1
+            ids = file.get_batch(0).column(0).to_numpy(zero_copy_only=True) if ours else None
+        ours = ours and documents.schema == _document_schema()
+        if not ours or len(ids) != np.sum(documents.column("tokens").to_numpy()):
             raise ArtifactError(f"{path}: does not fit its table of documents; remove both and run again")
         return cls(ids, documents)
 

@@ -23,7 +23,8 @@ def score(
     note: Callable[[int], None] = lambda tokens: None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row per document: domain, bytes, tokens, nats by scorer, and mean routing weight by expert ("weight.<expert>").
+    """One row per document: domain, bytes, tokens, nats by scorer, and mean routing weight by expert
+    ("weight.<expert>").
 
     Only sums over whole documents are kept, so memory does not grow with the text. `note` hears of the tokens done.
     """
@@ -62,7 +63,9 @@ def bits_per_byte(frame: pd.DataFrame, column: str) -> float:
 
 
 def summarise(frame: pd.DataFrame, experts: list[str]) -> dict[str, Any]:
-    """The figures of an evaluation, under the keys that `nano-think eval --json` prints; `None` for what there is not."""
+    """The figures of an evaluation, under the keys that `nano-think eval --json` prints; `None` for what there is
+    not.
+    """
     figures = _figures(frame, experts)
     domains = {str(domain): _figures(part, experts) for domain, part in frame.groupby("domain")}
     return figures | {"dense": None, "memory": _memory(frame), "domains": domains}

@@ -31,7 +31,8 @@ class Document:
 class Reading:
     """What a group of documents gave, token by token in order of the text (start tokens are never predicted).
 
-    document (N): index into `documents`; target (N); hidden (N, D): the fused one; weights (N, K); nats: per scorer, (N).
+    document (N): index into `documents`; target (N); hidden (N, D): the fused one; weights (N, K); nats: per scorer,
+    (N).
     """
 
     documents: Sequence[Document]

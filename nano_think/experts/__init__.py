@@ -8,7 +8,6 @@ B batch, T tokens, D model width
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from nano_think.core.config import Config
@@ -38,8 +37,8 @@ class ExpertConfig(Config):
 class Expert(nn.Module):
     """A causal language model in the shared space: embeddings in, hidden states of the shared head out.
 
-    `forward(x_BTD, documents_BT)` returns h, (B, T, D); h[:, t] speaks of token t + 1 and depends on the tokens 0 to t of
-    its own document alone (`documents_BT` numbers them). Subclasses set `Config` and take (config, width).
+    `forward(x_BTD, documents_BT)` returns h, (B, T, D); h[:, t] speaks of token t + 1 and depends on the tokens 0 to t
+    of its own document alone (`documents_BT` numbers them). Subclasses set `Config` and take (config, width).
     """
 
     Config: ClassVar[type[ExpertConfig]]
@@ -63,18 +62,10 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Trainable numbers in a module."""
+    """Numbers in a module's parameters, frozen ones too."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def build_expert(name: str, config: ExpertConfig, width: int) -> Expert:
     """The expert called `name`, freshly initialised from torch's global generator."""
     return EXPERTS[name](config, width)  # type: ignore[call-arg]
-
-
-@torch.no_grad()
-def randomise_zeros(module: nn.Module, std: float = 0.3) -> None:
-    """Replace parameters that are all zero by noise. Zero-initialised branches hide leaks: tests call this first."""
-    for parameter in module.parameters():
-        if not parameter.any():
-            parameter.normal_(std=std)

@@ -1,9 +1,9 @@
 """The diffuser expert: a denoiser of token embeddings that is causal by construction.
 
-It reads a doubled sequence (Arriola et al. 2025, BD3-LMs): the clean tokens, and behind them noisy rows that stand where
-the targets will be. Clean rows see clean rows up to themselves; a noisy row sees the clean rows before its block and the
-noisy rows of its block. A row with no information at all (z = 0, the "query") predicts the next token exactly: with
-blocks of one, that is an ordinary causal language model, and it is the mode that the mixture fuses.
+It reads a doubled sequence (Arriola et al. 2025, BD3-LMs): the clean tokens, and behind them noisy rows that stand
+where the targets will be. Clean rows see clean rows up to themselves; a noisy row sees the clean rows before its block
+and the noisy rows of its block. A row with no information at all (z = 0, the "query") predicts the next token exactly:
+with blocks of one, that is an ordinary causal language model, and it is the mode that the mixture fuses.
 
 B batch, T tokens, R rows (2 T), D model width, C width of the noise code
 """
@@ -92,10 +92,12 @@ class Diffuser(Expert):
         return self.out(self.norm(x_BRD[:, T:]))
 
     def losses(self, tokens_BT1: Tensor, start_token: int, head: LanguageHead) -> dict[str, Tensor]:
-        """Cross-entropy of the posterior p(x | z, what came before) (Dieleman et al. 2022, CDCD), queries and noisy rows.
+        """Cross-entropy of the posterior p(x | z, what came before) (Dieleman et al. 2022, CDCD), queries and noisy
+        rows.
 
         The head adds the evidence of z exactly (the Bayes skip): all rows of E have one length, so
-        p(v | z) is proportional to exp((alpha / sigma^2) e_v z), and logits = E (h / sqrt(D) + (alpha / sigma^2) z) + b.
+        p(v | z) is proportional to exp((alpha / sigma^2) e_v z), and logits = E (h / sqrt(D) + (alpha / sigma^2) z) +
+        b.
         """
         inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
         noise = self.draw_noise(head.embed(targets_BT), head.table.shape)
@@ -142,8 +144,8 @@ class NoiseCode(nn.Module):
 def doubled_masks(documents_BT: Tensor, block_T: Tensor) -> tuple[Tensor, Tensor]:
     """Who may look where: clean rows among themselves, (B, 1, T, T), and noisy rows at [clean; noisy], (B, 1, T, 2 T).
 
-    Noisy row t stands for token t + 1, in block `block_T[t]`. The clean side is token-causal whatever the block size, so
-    that one cache of it serves every size.
+    Noisy row t stands for token t + 1, in block `block_T[t]`. The clean side is token-causal whatever the block size,
+    so that one cache of it serves every size.
     """
     index_T = torch.arange(documents_BT.shape[1], device=documents_BT.device)
     same_BTT = same_document(documents_BT, documents_BT)
@@ -173,7 +175,9 @@ def noise_window(vocabulary: int, width: int) -> tuple[float, float]:
 
 
 def bayes_skip(noise: Noise, width: int) -> Tensor:
-    """sqrt(D) (alpha / sigma^2) z, (B, T, D): what to add to h so that the head counts z's own evidence; 0 for queries."""
+    """sqrt(D) (alpha / sigma^2) z, (B, T, D): what to add to h so that the head counts z's own evidence; 0 for
+    queries.
+    """
     log_snr = noise.log_snr_BT.float()
     gain_BT = log_snr.sigmoid().sqrt() / (-log_snr).sigmoid()
     return (width**0.5 * gain_BT)[..., None] * noise.z_BTD.float()

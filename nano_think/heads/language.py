@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 class LanguageHead(nn.Module):
     """Frozen token table E, (V, D) with rows of length sqrt(D), and log-unigram bias b, (V).
 
-    logits(h) = E h / sqrt(D) + b. Whatever speaks through it speaks one language: a weighted sum of hiddens is a product
-    of the experts' distributions, because the head is linear and the same for all.
+    logits(h) = E h / sqrt(D) + b. Whatever speaks through it speaks one language: a weighted sum of hiddens is a
+    product of the experts' distributions, because the head is linear and the same for all.
     """
 
     def __init__(self, table_VD: Tensor, bias_V: Tensor):

@@ -1,7 +1,7 @@
 """Reading a memory: neighbours' next tokens, mixed into the model's distribution.
 
-p(v) = (1 - g) p_model(v) + g p_memory(v), p_memory(v) proportional to the sum of exp(tau <q, k_j>) over neighbours j with
-value v (Khandelwal et al. 2020, kNN-LM, eq. 2 and 3). An entry is always strictly older than the query.
+p(v) = (1 - g) p_model(v) + g p_memory(v), p_memory(v) proportional to the sum of exp(tau <q, k_j>) over neighbours j
+with value v (Khandelwal et al. 2020, kNN-LM, eq. 2 and 3). An entry is always strictly older than the query.
 
 T tokens, k neighbours, D model width
 """
@@ -42,7 +42,9 @@ class Neighbours:
 
 
 def mixed_nll(nll_T: Tensor, target_T: Tensor, neighbours: Neighbours, gate: Gate) -> Tensor:
-    """Nats of each target with the memory mixed in, (T). A query without neighbours keeps the model's own, bit for bit."""
+    """Nats of each target with the memory mixed in, (T). A query without neighbours keeps the model's own, bit for
+    bit.
+    """
     if not gate.share:
         return nll_T
     memory_T = neighbours.probability(target_T, gate.sharpness)

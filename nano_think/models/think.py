@@ -34,7 +34,9 @@ class RouterConfig(Config):
 
 
 class Routed(NamedTuple):
-    """What the mixture makes of a sequence: the fused hidden (B, T, D), weights (B, T, K), experts' hiddens (B, T, K, D)."""
+    """What the mixture makes of a sequence: the fused hidden (B, T, D), weights (B, T, K), experts' hiddens (B, T, K,
+    D).
+    """
 
     hidden: Tensor
     weights: Tensor
@@ -42,7 +44,9 @@ class Routed(NamedTuple):
 
 
 class Router(nn.Module):
-    """c = u + MLA(RMSNorm(u)) over the embeddings u, then the weights of a `Blend`; every position sees its past alone."""
+    """c = u + MLA(RMSNorm(u)) over the embeddings u, then the weights of a `Blend`; every position sees its past
+    alone.
+    """
 
     def __init__(self, config: RouterConfig, width: int, n_experts: int):
         super().__init__()

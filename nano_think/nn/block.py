@@ -12,8 +12,8 @@ from nano_think.nn.mlp import SwiGLU
 class Block(nn.Module):
     """Attention, then SwiGLU, each x + f(RMSNorm(x)): (B, T, D) -> (B, T, D).
 
-    `scale`, where given, is a pair of (B, T, D) that multiplies the two normalised inputs by (1 + scale): the scale half of adaLN (Peebles and
-    Xie 2023), through which the denoiser learns its noise level.
+    `scale`, where given, is a pair of (B, T, D) that multiplies the two normalised inputs by (1 + scale): the scale
+    half of adaLN (Peebles and Xie 2023), through which the denoiser learns its noise level.
     """
 
     def __init__(self, width: int, n_heads: int, inner: int, dropout: float = 0.0):

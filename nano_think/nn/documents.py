@@ -34,7 +34,9 @@ def document_starts(documents_BT: Tensor) -> Tensor:
 
 
 def running_mean(x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
-    """Mean over each document so far, (B, T, D): the causal form of a mean pool, whose last value is the pool itself."""
+    """Mean over each document so far, (B, T, D): the causal form of a mean pool, whose last value is the pool
+    itself.
+    """
     start_BT = document_starts(documents_BT)
     total_BTD = x_BTD.float().cumsum(dim=1)
     before_BTD = torch.cat([torch.zeros_like(total_BTD[:, :1]), total_BTD[:, :-1]], dim=1)

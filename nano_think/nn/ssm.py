@@ -72,9 +72,7 @@ def _read_state(state: Tensor, log_decay: Tensor, C: Tensor, same: Tensor) -> Te
     return torch.einsum("bgpn,bln->blgp", state, C) * decay_BLG[..., None]
 
 
-def _pass_state(
-    state: Tensor, xdt: Tensor, log_decay: Tensor, B: Tensor, documents: Tensor, last: Tensor
-) -> Tensor:
+def _pass_state(state: Tensor, xdt: Tensor, log_decay: Tensor, B: Tensor, documents: Tensor, last: Tensor) -> Tensor:
     """The state after a chunk, (B, G, P, N): only the document that is open at its end leaves anything in it."""
     open_BL = documents == documents[:, -1:]
     decay_BLG = torch.exp(log_decay[:, -1:] - log_decay) * open_BL[..., None]
@@ -103,8 +101,8 @@ class CausalConv(nn.Module):
 class StateSpaceMixer(nn.Module):
     """Convolution, selective scan and gate of Mamba-2: (B, T, D) -> (B, T, D).
 
-    B_t, C_t and dt_t come from the input (the "selection" of Gu and Dao 2023, algorithm 2); A is one negative number per
-    head. The scan runs in fp32.
+    B_t, C_t and dt_t come from the input (the "selection" of Gu and Dao 2023, algorithm 2); A is one negative number
+    per head. The scan runs in fp32.
     """
 
     def __init__(self, width: int, inner: int, n_state: int, head_width: int, taps: int, chunk: int):

@@ -38,7 +38,9 @@ class Artifact:
         return {"stage": self.stage, "key": self.key, "digest": self.digest}
 
     def verify(self) -> "Artifact":
-        """Return itself if every file is as it was when it was finished; else `ArtifactError` names the first that is not."""
+        """Return itself if every file is as it was when it was finished; else `ArtifactError` names the first that is
+        not.
+        """
         for name, wanted in self.manifest["files"].items():
             path = self.path / name
             if not path.is_file():

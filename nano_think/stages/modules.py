@@ -25,7 +25,9 @@ def digest_modules(*roots: str) -> str:
         if name not in seen:
             seen.add(name)
             queue += _imports(name) - seen
-    told = "".join(f"{name}:{_meaning(name)}\n" for name in sorted(seen) if not name.startswith(SILENT) or name in roots)
+    told = "".join(
+        f"{name}:{_meaning(name)}\n" for name in sorted(seen) if not name.startswith(SILENT) or name in roots
+    )
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -85,9 +85,15 @@ def _failure(name: str, code: int, lines: list[str]) -> Exception:
     said = lines[-1] if lines else "it said nothing"
     died = next((line for line in reversed(lines) if "died with" in line.lower()), "")
     if code < 0 or "SIG" in died:
-        what = signal.Signals(-code).name if code < 0 else died.rpartition("SIG")[1] + died.rpartition("SIG")[2].strip(".>) ")
+        what = (
+            signal.Signals(-code).name
+            if code < 0
+            else died.rpartition("SIG")[1] + died.rpartition("SIG")[2].strip(".>) ")
+        )
         hint = " (out of memory?)" if "KILL" in what else ""
-        return ChildError(f"{name}: its process was killed by {what}{hint}; run again to go on from its last checkpoint")
+        return ChildError(
+            f"{name}: its process was killed by {what}{hint}; run again to go on from its last checkpoint"
+        )
     kind = BY_EXIT_CODE.get(code)
     if kind and kind.exit_code > 1:
         return kind(said)
@@ -148,4 +154,9 @@ def child_environment(threads: int, more: Mapping[str, str]) -> dict[str, str]:
     count = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     home = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-    return os.environ | count | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"} | dict(more)
+    return (
+        os.environ
+        | count
+        | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
+        | dict(more)
+    )

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nano_think.core.errors import ArtifactError, storage
 from nano_think.core.files import read_json, sha256, sync, write_json
+from nano_think.nn.weights import load_weights, save_weights
 
 KEEP = 2
 
@@ -28,19 +28,13 @@ def save_checkpoint(
     shutil.rmtree(path, ignore_errors=True)
     with storage(path):
         path.mkdir(parents=True)
-        save_tensors(path / "model.safetensors", model.state_dict())
-        save_tensors(path / "optimizer.safetensors", _moments(optimizers) | _rng_streams())
+        save_weights(path / "model.safetensors", model.state_dict())
+        save_weights(path / "optimizer.safetensors", _moments(optimizers) | _rng_streams())
         files = {name: sha256(path / name) for name in ("model.safetensors", "optimizer.safetensors")}
         write_json(path / "state.json", {"step": step, "files": files, "python_rng": random.getstate(), **state})
         sync(folder)
     for old in _checkpoints(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file that is on the disk when this returns."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-    sync(path)
 
 
 def load_checkpoint(
@@ -70,7 +64,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _read_checked(path: Path, digest: str) -> dict[str, Tensor]:
     if sha256(path) != digest:
         raise ArtifactError(f"{path}: damaged (sha256 differs)")
-    return load_file(path)
+    return load_weights(path)
 
 
 def _moments(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""What each training minimises: modules from windows (B, T + 1) and the share done to named loss terms.
+"""What the training of the router minimises: a module from windows (B, T + 1) and the share of the training done to
+named loss terms.
 
 B batch, T tokens, K experts
 """
@@ -6,32 +7,8 @@ B batch, T tokens, K experts
 import torch
 from torch import Tensor, nn
 
-from nano_think.experts import Expert, masked_mean
-from nano_think.heads.language import LanguageHead
-from nano_think.models.embedder import Embedder
+from nano_think.experts import masked_mean
 from nano_think.models.think import NanoThink
-
-
-class EmbedderObjective(nn.Module):
-    """Next-token loss of the embedder."""
-
-    def __init__(self, embedder: Embedder, start_token: int):
-        super().__init__()
-        self.embedder, self.start_token = embedder, start_token
-
-    def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
-        return self.embedder.losses(tokens_BT1, self.start_token)
-
-
-class ExpertObjective(nn.Module):
-    """An expert's own losses under the frozen head."""
-
-    def __init__(self, expert: Expert, head: LanguageHead, start_token: int):
-        super().__init__()
-        self.expert, self.head, self.start_token = expert, head, start_token
-
-    def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
-        return self.expert.losses(tokens_BT1, self.start_token, self.head)
 
 
 class RouterObjective(nn.Module):

@@ -1,0 +1,54 @@
+"""The full pipeline: text in, a mixture that one can talk to and a report out."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.futures import PrefectFuture
+
+from nano_think.stages.artifact import Artifact
+from nano_think.stages.pipeline import Node, load, plan
+from nano_think.stages.session import Session, open_session
+from tasks.embedding import embedding
+from tasks.evaluate import evaluate
+from tasks.ingest import ingest
+from tasks.memory import memory
+from tasks.pretrain import pretrain
+from tasks.report import report
+from tasks.router import router
+from tasks.tokenizer import tokenizer
+from tasks.tokens import tokens
+
+TASKS = {task.name: task for task in (ingest, tokenizer, tokens, embedding, router, memory, evaluate, report)}
+
+
+@flow(name="full-pipeline", flow_run_name="{preset}", validate_parameters=False, persist_result=False)
+def full_pipeline(
+    preset: str = "micro", overrides: dict[str, Any] | None = None, root: str = "artifacts"
+) -> dict[str, Artifact]:
+    """Run every stage of a preset, the experts at once; return the artifacts by stage.
+
+    overrides: nested settings laid over the preset, as in a configuration file.
+    """
+    config = load(preset, overrides or {})
+    with open_session(Path(root), preset, config) as session:
+        artifacts = walk(plan(config, preset), session)
+        session.finish(artifacts)
+    return artifacts
+
+
+def walk(nodes: dict[str, Node], session: Session) -> dict[str, Artifact]:
+    """Submit each node as soon as what it needs is there: the experts need nothing of each other."""
+    submitted: dict[str, PrefectFuture] = {}
+    for name, node in nodes.items():
+        inputs = results({need: submitted[need] for need in node.needs})
+        task = TASKS.get(name, pretrain)
+        submitted[name] = task.submit(node.stage, inputs, session.root, session.context)
+    return results(submitted)
+
+
+def results(futures: dict[str, PrefectFuture]) -> dict[str, Artifact]:
+    """The artifacts, once all of them have ended: one that fails leaves the others what they have made."""
+    for future in futures.values():
+        future.wait()
+    return {name: future.result() for name, future in futures.items()}

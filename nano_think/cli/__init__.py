@@ -1,0 +1,1 @@
+"""Floor 9: the command line. Each verb is imported only when it is called."""

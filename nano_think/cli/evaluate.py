@@ -1,0 +1,82 @@
+"""`nano-think eval`: bits per byte of users' own text."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nano_think.cli.arguments import parse_arguments
+from nano_think.core.device import ComputeConfig, pick_device, set_up
+from nano_think.data.source import BadLines
+from nano_think.data.tokenizer import Tokenizer
+from nano_think.evaluation.bits_per_byte import score, summarise
+from nano_think.evaluation.documents import file_documents
+from nano_think.models.checkpoint import load_mixture
+from nano_think.stages.artifact import find_model
+from nano_think.stages.memory import load_memories
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalArguments:
+    """Bits per byte of documents: the mixture (memory off), each expert alone, their equal sum, and the memories."""
+
+    data: tuple[Path, ...]
+    """JSON lines files, plain or gzip, with a "text" in each row; the domain is the name of the file's folder."""
+    model: str = "latest"
+    """"latest" (the newest finished pipeline under --root) or the folder of a trained router."""
+    root: Path = Path("artifacts")
+    """Artifact root."""
+    bad_lines: BadLines = "error"
+    """What an unusable line does: "error" stops, "skip" leaves it out."""
+    memory: bool = True
+    """Also score with the model's memories, which takes longer."""
+    json: bool = False
+    """Print one JSON object with all figures on the last line."""
+
+
+def main(arguments: list[str]) -> int:
+    wanted = parse_arguments(EvalArguments, "eval", arguments)
+    artifact, memory = find_model(wanted.model, wanted.root)
+    device = pick_device("auto")
+    set_up(ComputeConfig(), device)
+    model, shape = load_mixture(artifact.path)
+    documents = file_documents(wanted.data, Tokenizer.load(artifact.path), wanted.bad_lines)
+    memories = load_memories(memory) if memory and wanted.memory else None
+    frame = score(model.to(device), documents, shape.window, memories, _note())
+    figures = summarise(frame, model.names)
+    if wanted.json:
+        print(json.dumps(figures))
+    else:
+        _show(figures)
+    return 0
+
+
+def _note():
+    done = 0
+
+    def note(tokens: int) -> None:
+        nonlocal done
+        done += tokens
+        if sys.stderr.isatty():
+            print(f"\r{done:,} tokens", end="", file=sys.stderr, flush=True)
+
+    return note
+
+
+def _show(figures: dict[str, Any]) -> None:
+    table = Table(title="bits per byte (lower is better)")
+    names = [*figures["experts"], "uniform", "mixture"]
+    table.add_column("domain")
+    for name in [*names, "bytes"]:
+        table.add_column(name, justify="right")
+    for domain, part in [*figures["domains"].items(), ("all", figures)]:
+        values = [*part["experts"].values(), part["uniform"], part["bits_per_byte"]]
+        table.add_row(domain, *(f"{value:.3f}" for value in values), f"{part['bytes']:,}")
+    console = Console()
+    console.print(table)
+    for kind, values in (figures["memory"] or {}).items():
+        console.print(f"with {kind} memory {values['mixture']:.3f}, its values shuffled {values['shuffled']:.3f}")

@@ -1,0 +1,32 @@
+"""The verbs, by name: what each is for, and where its code is. Nothing here imports any of it."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+
+GROUP = "nano_think.verbs"
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb of the command line. `target` is "module:function" of a function from arguments to an exit code."""
+
+    summary: str
+    target: str
+
+    def __call__(self, arguments: list[str]) -> int:
+        module, _, function = self.target.partition(":")
+        return getattr(import_module(module), function)(arguments)
+
+
+VERBS = {
+    "generate": Verb(
+        "write on from a prompt, with the experts' weights beside each token", "nano_think.cli.generate:main"
+    ),
+    "eval": Verb("bits per byte of JSON lines files, by domain and expert", "nano_think.cli.evaluate:main"),
+}
+
+
+def all_verbs() -> dict[str, Verb]:
+    """Our verbs and those that other packages bring through the entry-point group `nano_think.verbs`."""
+    return dict(sorted(VERBS.items() | {(entry.name, entry.load()) for entry in entry_points(group=GROUP)}))

@@ -1,0 +1,49 @@
+"""What a report is made of: plain values, read off artifacts by whoever calls. Anything may be missing but the names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Named = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportData:
+    """Everything that the page shows. Texts, domains and file names in it are not trusted."""
+
+    preset: str
+    """Name of the preset."""
+    created: str
+    """When the run's last artifact was finished (UTC, ISO 8601)."""
+    seconds: float | None = None
+    """Wall clock of all stages (seconds)."""
+    experts: Sequence[str] = ()
+    """Names of the experts, in the order of a token's weights."""
+    sources: Sequence[Named] = ()
+    """{name, domain, licence, origin, documents, bytes} of each source."""
+    splits: Mapping[str, Named] = field(default_factory=dict)
+    """Split -> {documents, bytes, domains: {domain: {documents, bytes}}}."""
+    tokens: Mapping[str, Named] = field(default_factory=dict)
+    """Split -> {tokens, documents, bytes, domains}."""
+    vocabulary: int | None = None
+    """Entries of the tokenizer (tokens)."""
+    cleaning: Mapping[str, int] = field(default_factory=dict)
+    """Step of the cleaning -> how often it acted."""
+    curves: Mapping[str, Sequence[Named]] = field(default_factory=dict)
+    """Training -> its log: {step, tokens, loss, further named terms}; losses in nats per token."""
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    """Part -> parameters."""
+    results: Named = field(default_factory=dict)
+    """The figures of `evaluation.bits_per_byte.summarise`, and "routing": {"by_domain": {domain: {expert: weight}}}."""
+    samples: Sequence[Named] = ()
+    """{prompt, text, tokens: [{text, weights}], seed, temperature}; text and tokens follow the prompt."""
+    times: Mapping[str, Named] = field(default_factory=dict)
+    """Stage, in order -> {seconds, fresh}; fresh: the artifact was up to date, and nothing was rebuilt."""
+    config: Named = field(default_factory=dict)
+    """The resolved configuration."""
+    compute: Mapping[str, Named] = field(default_factory=dict)
+    """Training -> device, dtype, threads and the like."""
+    artifacts: Mapping[str, Named] = field(default_factory=dict)
+    """Stage -> {key, digest}."""
+    versions: Named = field(default_factory=dict)
+    """Package -> version."""

@@ -1,0 +1,35 @@
+"""The report's pictures by name, as SVG for the page and as PNG for everybody else."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from nano_think.report.data import ReportData
+from nano_think.report.plots import bars, curves, weights
+from nano_think.report.svg import drawing, save_png, to_svg
+
+# The page shows the wide one or, on a phone, the narrow one (points); both are read at the same size of type.
+WIDE, NARROW = 792.0, 272.0
+
+PICTURES: dict[str, tuple[Callable[[ReportData, float], Figure | None], str]] = {
+    "loss_curves": (curves, "Loss over tokens for every training"),
+    "bits_per_byte": (bars, "Bits per byte by scorer and domain"),
+    "routing": (weights, "Mean routing weight of each expert by domain"),
+}
+
+
+def picture(data: ReportData, name: str, width: float = WIDE) -> str | None:
+    """One picture as an SVG element, or None where there is nothing to draw."""
+    draw, label = PICTURES[name]
+    with drawing():
+        figure = draw(data, width)
+        return figure and to_svg(figure, f"{name}-{width:.0f}", label)
+
+
+def write_pictures(data: ReportData, folder: Path) -> list[Path]:
+    """Write the pictures that there is something to draw for as `folder/NAME.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with drawing():
+        drawn = {name: draw(data, WIDE) for name, (draw, _) in PICTURES.items()}
+        return [save_png(figure, folder / f"{name}.png") for name, figure in drawn.items() if figure]

@@ -1,0 +1,85 @@
+"""The mixture and the routing split -> its persistent memory, and how much a memory should count."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nano_think.core.config import Config
+from nano_think.core.device import pick_device, set_up
+from nano_think.core.errors import ArtifactError
+from nano_think.core.files import read_json, write_json
+from nano_think.core.rng import branch
+from nano_think.data.tokens import TokenSet
+from nano_think.evaluation.documents import split_documents
+from nano_think.evaluation.memories import Memories, fit_memories
+from nano_think.evaluation.reading import Reading, read
+from nano_think.memory.read import Gate, to_key
+from nano_think.memory.store import VectorStore
+from nano_think.models.checkpoint import load_mixture
+from nano_think.models.think import NanoThink
+from nano_think.stages.artifact import Artifact
+from nano_think.stages.space import Job
+from nano_think.stages.stage import Context, Inputs, Stage
+
+STORE, GATES = "store.safetensors", "gates.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryConfig(Config):
+    """The persistent memory: an entry is what the mixture thought at a token and the token that came next."""
+
+    max_entries: int = 32_768
+    """Entries that are kept, of whole documents of the routing split (tokens)."""
+    fit_tokens: int = 20_000
+    """Tokens of the validation split that the memories' weight is fitted on (tokens)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryJob(Job):
+    """The memory stage's configuration."""
+
+    memory: MemoryConfig
+
+
+class Memory(Stage):
+    """Build the store, fit the gates."""
+
+    name = "memory"
+    config: MemoryJob
+
+    def build(self, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
+        job, tokens = self.config, inputs["tokens"].path
+        model = load_on_device(inputs["router"], job)
+        written = self._read(model, TokenSet.open(tokens, "router"), job.memory.max_entries)
+        keys = [to_key(reading.hidden) for reading in written]
+        store = VectorStore(torch.cat(keys).numpy(), torch.cat([reading.target for reading in written]).numpy())
+        store.save(out / STORE)
+        fitted = self._read(model, TokenSet.open(tokens, "validation"), job.memory.fit_tokens)
+        memories = fit_memories(store, fitted[0])
+        gates = {name: dataclasses.asdict(getattr(memories, name)) for name in ("persistent", "scratch")}
+        write_json(out / GATES, gates)
+        return {"entries": len(store), "fitted_on": len(fitted[0].target), "gates": gates}
+
+    def _read(self, model: NanoThink, tokens: TokenSet, most: int) -> list[Reading]:
+        seed = branch(self.config.seed, self.name)
+        readings = list(read(model, split_documents(tokens, most, seed), self.config.space.window))
+        if not readings:
+            raise ArtifactError(f"no document of a split has at most {most} tokens; raise memory.max_entries")
+        return readings
+
+
+def load_on_device(artifact: Artifact, job: Job) -> NanoThink:
+    """The mixture of a router artifact, in evaluation mode on the device that the job asks for."""
+    device = pick_device(job.compute.device)
+    set_up(job.compute, device)
+    return load_mixture(artifact.path)[0].to(device)
+
+
+def load_memories(artifact: Artifact) -> Memories:
+    """The store and the gates of a memory artifact."""
+    gates = read_json(artifact.path / GATES)
+    store = VectorStore.load(artifact.path / STORE)
+    return Memories(store=store, persistent=Gate(**gates["persistent"]), scratch=Gate(**gates["scratch"]))

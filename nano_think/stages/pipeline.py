@@ -1,0 +1,123 @@
+"""The whole pipeline's configuration, and the pipeline as data: which stage, with which configuration, needs which."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, make_dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from nano_think.core.config import Config, overlay, parse, read_yaml, to_dict
+from nano_think.core.device import ComputeConfig, share_threads
+from nano_think.core.errors import UsageError, nearest
+from nano_think.data.ingest import IngestConfig
+from nano_think.data.tokenizer import TokenizerConfig
+from nano_think.experts import EXPERTS
+from nano_think.stages.embedding import Embedding, EmbeddingConfig, EmbeddingJob
+from nano_think.stages.evaluate import Evaluate, EvaluateConfig, EvaluateJob
+from nano_think.stages.ingest import Ingest
+from nano_think.stages.memory import Memory, MemoryConfig, MemoryJob
+from nano_think.stages.pretrain import Pretrain, PretrainJob
+from nano_think.stages.report import Report, ReportJob
+from nano_think.stages.router import RouterJob, RouterStage, RouterTrainConfig
+from nano_think.stages.space import SpaceConfig
+from nano_think.stages.stage import Stage
+from nano_think.stages.tokenizer import TrainTokenizer
+from nano_think.stages.tokens import Tokens, TokensConfig
+from nano_think.training.loop import TrainConfig
+
+# One field per registered expert: a new file in experts/ adds its own, and with it its flags and its keys in presets.
+Experts: Any = make_dataclass(
+    "Experts",
+    [(name, expert.Config, field(default_factory=expert.Config)) for name, expert in EXPERTS.items()],
+    bases=(Config,), frozen=True, kw_only=True, slots=True, namespace={"__doc__": "The shape of each expert."},
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineConfig(Config):
+    """Everything that a run depends on."""
+
+    seed: int = 1
+    """Seed of the whole run; every stage has its own branch of it."""
+    members: tuple[str, ...] = tuple(EXPERTS)
+    """The experts that are trained and mixed, by name."""
+    space: SpaceConfig = SpaceConfig()
+    """What all parts share."""
+    compute: ComputeConfig = ComputeConfig()
+    """Device, precision and threads."""
+    ingest: IngestConfig = IngestConfig()
+    """The text."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """The vocabulary."""
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    """The shared token table."""
+    experts: Experts = Experts()  # type: ignore[valid-type]
+    """The shape of each expert."""
+    pretrain: TrainConfig = TrainConfig()
+    """How each expert is trained: the same for all."""
+    router: RouterTrainConfig = RouterTrainConfig()
+    """The router and its training."""
+    memory: MemoryConfig = MemoryConfig()
+    """The vector store."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """The final figures."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.members if name not in EXPERTS]
+        if unknown:
+            raise ValueError(f"members: unknown expert '{unknown[0]}'.{nearest(unknown[0], EXPERTS)}")
+        if not self.members or len(set(self.members)) < len(self.members):
+            raise ValueError(f"members: wanted one or more different experts, got {list(self.members)}")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage in the pipeline and the nodes whose artifacts it takes."""
+
+    stage: Stage
+    needs: tuple[str, ...] = ()
+
+
+def presets() -> dict[str, Path]:
+    """The shipped presets by name."""
+    folder = Path(str(resources.files("nano_think") / "presets"))
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def load(preset: str, *overrides: Mapping[str, Any]) -> PipelineConfig:
+    """The configuration of a preset with nested overrides laid over it, in order."""
+    known = presets()
+    if preset not in known:
+        raise UsageError(f"unknown preset '{preset}'.{nearest(preset, known)}")
+    values, where = read_yaml(known[preset]), f"preset {preset}"
+    for override in overrides:
+        values, where = overlay(values, override), "configuration"
+    return parse(PipelineConfig, values, where)
+
+
+def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
+    """The pipeline as data, in an order in which every node comes after what it needs.
+
+    `name` is what the run is called in its report. Threads are settled here, since they belong to a training's key.
+    """
+    alone = replace(config.compute, threads=share_threads(config.compute.threads, 1))
+    shared = replace(config.compute, threads=share_threads(config.compute.threads, len(config.members)))
+    common = {"space": config.space, "seed": config.seed}
+    nodes = {
+        "ingest": Node(Ingest(config.ingest)),
+        "tokenizer": Node(TrainTokenizer(config.tokenizer), ("ingest",)),
+        "tokens": Node(Tokens(TokensConfig()), ("ingest", "tokenizer")),
+        "embedding": Node(Embedding(EmbeddingJob(**common, compute=alone, embedding=config.embedding)), ("tokens",)),
+    }
+    for kind in config.members:
+        expert = getattr(config.experts, kind)
+        job = PretrainJob(**common, compute=shared, kind=kind, expert=expert, train=config.pretrain)
+        nodes[kind] = Node(Pretrain(job), ("tokens", "embedding"))
+    router = RouterJob(**common, compute=alone, router=config.router, members=config.members)
+    nodes["router"] = Node(RouterStage(router), ("tokenizer", "tokens", "embedding", *config.members))
+    nodes["memory"] = Node(Memory(MemoryJob(**common, compute=alone, memory=config.memory)), ("tokens", "router"))
+    evaluate = EvaluateJob(**common, compute=alone, evaluate=config.evaluate)
+    nodes["evaluate"] = Node(Evaluate(evaluate), ("tokens", "router", "memory"))
+    report = Report(ReportJob(name=name, config=to_dict(config)))
+    nodes["report"] = Node(report, tuple(nodes))
+    return nodes

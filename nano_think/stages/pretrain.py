@@ -1,0 +1,59 @@
+"""Tokens and the token table -> one trained expert."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from nano_think.core.config import parse
+from nano_think.core.rng import branch
+from nano_think.data.tokens import TokenSet
+from nano_think.experts import EXPERTS, ExpertConfig, build_expert, count_parameters
+from nano_think.nn.weights import save_weights
+from nano_think.stages.embedding import load_head
+from nano_think.stages.space import Job
+from nano_think.stages.stage import Inputs
+from nano_think.stages.training import Trainer, TrainingStage
+from nano_think.training.loop import TrainConfig, seed_everything
+from nano_think.training.objectives.expert import ExpertObjective
+
+WEIGHTS = "expert.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainJob(Job):
+    """One expert's configuration."""
+
+    kind: str
+    expert: pydantic.SerializeAsAny[ExpertConfig]
+    train: TrainConfig
+
+
+class Pretrain(TrainingStage):
+    """Train one expert under the frozen head. It depends on nothing of the other experts."""
+
+    config: PretrainJob
+    Config = PretrainJob
+
+    def __init__(self, config: PretrainJob):
+        super().__init__(config)
+        self.name = config.kind
+
+    @classmethod
+    def read_config(cls, values: dict[str, Any]) -> PretrainJob:
+        expert = parse(EXPERTS[values["kind"]].Config, values["expert"], "job")
+        return parse(PretrainJob, values | {"expert": expert}, "job")
+
+    def modules(self) -> list[str]:
+        return [__name__, "nano_think.stages.training", EXPERTS[self.config.kind].__module__]
+
+    def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict[str, Any]:
+        job, tokens, embedding = self.config, inputs["tokens"], inputs["embedding"]
+        seed_everything(branch(job.seed, "experts", job.kind))
+        expert = build_expert(job.kind, job.expert, job.space.width)
+        objective = ExpertObjective(expert, load_head(embedding), tokens.summary["start_token"])
+        train_tokens = TokenSet.open(tokens.path, "train").tokens
+        summary = trainer.train(objective, train_tokens, job.train, "experts")
+        save_weights(out / WEIGHTS, expert.state_dict())
+        return summary | {"parameters": count_parameters(expert), "embedding": embedding.digest}

@@ -1,0 +1,70 @@
+"""Everything that was made -> one page to look at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nano_think.core.config import Config
+from nano_think.core.files import read_json, write_text
+from nano_think.report import ReportData, render, write_pictures
+from nano_think.stages.artifact import Artifact
+from nano_think.stages.evaluate import RESULTS, SAMPLES
+from nano_think.stages.stage import Context, Inputs, Stage
+from nano_think.stages.training import read_curve
+
+PAGE, PICTURES = "report.html", "pictures"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportJob(Config):
+    """The report stage's configuration: what the run is called and all that it was told."""
+
+    name: str
+    config: dict[str, Any]
+
+
+class Report(Stage):
+    """Write report.html, which needs nothing beside itself, and its pictures as PNG."""
+
+    name = "report"
+    config: ReportJob
+
+    def build(self, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
+        data = collect(self.config, inputs)
+        write_text(out / PAGE, render(data))
+        (out / PICTURES).mkdir(exist_ok=True)
+        pictures = write_pictures(data, out / PICTURES)
+        return {"page": PAGE, "pictures": [picture.name for picture in pictures]}
+
+
+def collect(job: ReportJob, inputs: Inputs) -> ReportData:
+    """What the report shows, read off the artifacts."""
+    manifests = {name: artifact.manifest for name, artifact in inputs.items()}
+    summaries = {name: manifest["summary"] for name, manifest in manifests.items()}
+    trained = [name for name, summary in summaries.items() if "training" in summary]
+    results = read_json(inputs["evaluate"].path / RESULTS)
+    by_domain = {domain: part["weights"] for domain, part in results["domains"].items()}
+    return ReportData(
+        preset=job.name,
+        created=max(manifest["finished"] for manifest in manifests.values()),
+        seconds=sum(manifest["seconds"] for manifest in manifests.values()),
+        sources=summaries["ingest"]["sources"],
+        splits=summaries["ingest"]["splits"],
+        cleaning=summaries["ingest"]["cleaning"],
+        tokens=summaries["tokens"]["splits"],
+        vocabulary=summaries["tokens"]["vocab_size"],
+        curves={name: read_curve(inputs[name]) for name in trained},
+        parameters=summaries["router"]["parameters"],
+        results=results | {"routing": {"by_domain": by_domain}},
+        samples=read_json(inputs["evaluate"].path / SAMPLES),
+        experts=list(results["experts"]),
+        times={name: {"seconds": manifest["seconds"], "fresh": False} for name, manifest in manifests.items()},
+        config=job.config,
+        compute={name: summaries[name]["compute"] for name in trained},
+        artifacts={name: _reference(artifact) for name, artifact in inputs.items()},
+        versions=manifests["evaluate"]["made_by"],
+    )
+
+
+def _reference(artifact: Artifact) -> dict[str, str]:
+    return {"key": artifact.key, "digest": artifact.digest}

@@ -1,0 +1,96 @@
+"""Frozen experts and the routing split -> the mixture: the model that people talk to."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nano_think.core.config import Config
+from nano_think.core.errors import ArtifactError
+from nano_think.core.rng import branch
+from nano_think.data.tokens import TokenSet
+from nano_think.experts import count_parameters
+from nano_think.models.checkpoint import ModelShape, build_mixture, save_mixture
+from nano_think.models.think import NanoThink, RouterConfig
+from nano_think.nn.weights import fill, load_weights
+from nano_think.stages.embedding import load_head
+from nano_think.stages.pretrain import WEIGHTS, Pretrain
+from nano_think.stages.space import Job
+from nano_think.stages.stage import Inputs
+from nano_think.stages.training import Trainer, TrainingStage
+from nano_think.training.loop import TrainConfig, seed_everything
+from nano_think.training.objectives.router import RouterObjective
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RouterTrainConfig(Config):
+    """The router and its training, on documents that no expert has seen."""
+
+    model: RouterConfig = RouterConfig()
+    """Its shape."""
+    train: TrainConfig = TrainConfig(tokens=200_000)
+    """Its training; it never reads the routing split more than `max_epochs` times."""
+    max_epochs: float = 2.0
+    """Most times that the routing split is read (epochs)."""
+    expert_dropout: float = 0.1
+    """Chance that a window goes without one of the experts while training (0 to 1)."""
+    entropy: float = 0.01
+    """Bonus for the entropy of the weights at the start; it fades within the first fifth of the training (nats)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RouterJob(Job):
+    """The router stage's configuration."""
+
+    router: RouterTrainConfig
+    members: tuple[str, ...]
+
+
+class RouterStage(TrainingStage):
+    """Train the router over the frozen experts; the artifact is the whole mixture, with its tokenizer."""
+
+    name = "router"
+    config: RouterJob
+    Config = RouterJob
+
+    def modules(self) -> list[str]:
+        return [__name__, "nano_think.stages.training"]
+
+    def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict[str, Any]:
+        job, tokens = self.config, inputs["tokens"]
+        seed_everything(branch(job.seed, self.name))
+        model, shape = assemble(job, inputs)
+        objective = RouterObjective(model, job.router.expert_dropout, job.router.entropy)
+        routing = TokenSet.open(tokens.path, "router").tokens
+        budget = min(job.router.train.tokens, max(1, int(job.router.max_epochs * len(routing))))
+        summary = trainer.train(objective, routing, replace(job.router.train, tokens=budget), self.name)
+        save_mixture(out, model, shape)
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(inputs["tokenizer"].path / name, out / name)
+        parts = {name: count_parameters(expert) for name, expert in model.experts.items()}
+        table = {"token table": model.head.table.numel(), "unigram bias": model.head.bias.numel()}
+        sizes = {**table, **parts, "router": count_parameters(model.router)}
+        return summary | {"parameters": sizes | {"whole": sum(sizes.values())}}
+
+
+def assemble(job: RouterJob, inputs: Inputs) -> tuple[NanoThink, ModelShape]:
+    """The mixture with trained experts and a fresh router; an expert of another embedding is refused."""
+    about, embedding = inputs["tokens"].summary, inputs["embedding"]
+    experts = {name: Pretrain.read_config(inputs[name].manifest["config"]).expert for name in job.members}
+    shape = ModelShape(
+        width=job.space.width, vocabulary=about["vocab_size"], window=job.space.window,
+        start_token=about["start_token"], router=job.router.model, experts=experts,
+    )  # fmt: skip
+    model = build_mixture(shape, load_head(embedding))
+    for name in job.members:
+        trained_with = inputs[name].summary["embedding"]
+        if trained_with != embedding.digest:
+            raise ArtifactError(
+                f"{inputs[name].path}: trained with the embedding {trained_with[:12]}, wanted {embedding.digest[:12]}; "
+                "experts of different embeddings cannot be mixed: train them again"
+            )
+        path = inputs[name].path / WEIGHTS
+        fill(model.experts[name], load_weights(path), path)
+    return model, shape

@@ -1,0 +1,74 @@
+"""What surrounds a run: the lock on its root, its MLflow run, its progress, and the end of its processes."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nano_think.core.config import flatten, to_dict
+from nano_think.core.errors import Interrupted, storage
+from nano_think.core.files import lock
+from nano_think.core.progress import choose_progress
+from nano_think.stages import process
+from nano_think.stages.artifact import Artifact, write_latest
+from nano_think.stages.pipeline import PipelineConfig
+from nano_think.stages.stage import Context
+from nano_think.stages.tracking import Tracker, open_tracker
+
+
+@dataclass(frozen=True)
+class Session:
+    """The root that a run writes to and the context of its stages."""
+
+    root: Path
+    context: Context
+
+    def finish(self, artifacts: Mapping[str, Artifact]) -> None:
+        """Make the run's model the latest, and tell MLflow how good it is."""
+        write_latest(self.root, artifacts)
+        results = artifacts["evaluate"].summary
+        tracker = self.context.tracker
+        tracker.metrics(dict(_figures(results)), results["tokens"])
+        tracker.tags({f"key.{name}": artifact.key for name, artifact in artifacts.items()})
+        for name in ("evaluate", "report"):
+            tracker.files(artifacts[name].path)
+
+
+def _figures(results: Mapping) -> Iterator[tuple[str, float]]:
+    yield "eval/bits_per_byte", results["bits_per_byte"]
+    yield "eval/uniform", results["uniform"]
+    for name, value in results["experts"].items():
+        yield f"eval/experts/{name}", value
+    for domain, part in results["domains"].items():
+        yield f"eval/domains/{domain}", part["bits_per_byte"]
+    for kind, part in (results["memory"] or {}).items():
+        yield f"eval/memory/{kind}", part["mixture"]
+
+
+@contextlib.contextmanager
+def open_session(root: Path, name: str, config: PipelineConfig) -> Iterator[Session]:
+    """Hold the root for the block; whatever ends it, no process stays behind and MLflow hears the truth."""
+    with storage(root):
+        root.mkdir(parents=True, exist_ok=True)
+    with lock(root / ".lock", f"artifact root '{root}'"):
+        process.allow_again()
+        progress = choose_progress()
+        try:
+            tracker = open_tracker(root, name)
+            tracker.params(dict(flatten(to_dict(config))))
+            with _ended(tracker):
+                yield Session(root, Context(progress, tracker))
+        finally:
+            progress.stop()
+
+
+@contextlib.contextmanager
+def _ended(tracker: Tracker) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        process.stop_all()
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        tracker.end("KILLED" if stopped else "FAILED")
+        raise
+    tracker.end("FINISHED")

@@ -1,0 +1,29 @@
+"""What all parts of the model share."""
+
+from dataclasses import dataclass
+
+from nano_think.core.config import Config
+from nano_think.core.device import ComputeConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpaceConfig(Config):
+    """The shared space and the length of a window."""
+
+    width: int = 128
+    """Width of the shared space: of embeddings, of every expert's output, of memory keys (channels)."""
+    window: int = 256
+    """Tokens that are trained on and evaluated in one piece (tokens)."""
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.window < 2:
+            raise ValueError(f"width and window: wanted at least 2, got {self.width} and {self.window}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job(Config):
+    """What every stage that computes with tensors is told."""
+
+    space: SpaceConfig
+    compute: ComputeConfig
+    seed: int

@@ -1,0 +1,102 @@
+"""Stages that train: each runs in a process of its own, started by `accelerate launch`, and resumes where it was.
+
+Accelerate's state is one per process, and so is torch's seed: two trainings in one process would spoil each other.
+"""
+
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from accelerate import Accelerator
+from torch import nn
+
+from nano_think.core.config import parse, to_dict
+from nano_think.core.device import pick_device, pick_dtype, set_up
+from nano_think.core.files import write_json
+from nano_think.core.rng import branch
+from nano_think.data.loader import Windows
+from nano_think.stages.artifact import Artifact
+from nano_think.stages.process import accelerate_command, child_environment, run_child
+from nano_think.stages.space import Job
+from nano_think.stages.stage import WORK, Context, Inputs, Stage
+from nano_think.training.loop import Log, TrainConfig, train
+
+CURVE = "curve.json"
+TIMING = ("event", "tokens_per_second")
+
+
+class TrainingStage(Stage):
+    """A stage whose work is one training. `build` starts the process; the process calls `fit`."""
+
+    config: Job
+    Config: ClassVar[type[Job]]
+
+    @classmethod
+    def read_config(cls, values: dict[str, Any]) -> Job:
+        """The configuration that `to_dict` wrote: how the child gets it."""
+        return parse(cls.Config, values, "job")
+
+    @abstractmethod
+    def fit(self, inputs: Inputs, out: Path, trainer: "Trainer") -> dict[str, Any]:
+        """In the child: train, write the artifact's files to `out`, return the summary."""
+
+    def build(self, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
+        work = out / WORK
+        work.mkdir(exist_ok=True)
+        paths = {name: str(artifact.path.resolve()) for name, artifact in inputs.items()}
+        write_json(work / "job.json", {"stage": type(self).__name__, "config": to_dict(self.config), "inputs": paths})
+        command = accelerate_command("nano_think.stages.worker", str(out.resolve()))
+        with context.tracker.child(self.name) as run:
+            run.params({"stage": self.name, "threads": self.config.compute.threads})
+            environment = child_environment(self.config.compute.threads, run.environment())
+            run_child(self.name, command, environment, lambda event: context.progress.event(self.name, event))
+        return json.loads((work / "summary.json").read_text(encoding="utf-8"))
+
+
+class Trainer:
+    """What a stage's `fit` trains with: seeded, set up, logging to the parent, to MLflow and to the curve."""
+
+    def __init__(self, job: Job, work: Path, log: Log):
+        self.job, self.work, self._log = job, work, log
+        device = pick_device(job.compute.device)
+        dtype = pick_dtype(job.compute.dtype, device)
+        self.accelerator = Accelerator(
+            cpu=device.type == "cpu", mixed_precision="bf16" if dtype == "bfloat16" else "no"
+        )
+        self.compute = set_up(job.compute, self.accelerator.device)
+        self._log({"event": "compute", **self.compute})
+
+    def train(self, objective: nn.Module, tokens: np.ndarray, config: TrainConfig, branch_name: str) -> dict[str, Any]:
+        """Train on windows of `tokens`; the summary of the training, with its curve in `curve.json`."""
+        seed = branch(self.job.seed, branch_name, "windows")
+        windows = Windows(tokens, self.job.space.window, config.batch, seed)
+        figures = train(objective, windows, config, self.accelerator, self.work, self.log)
+        epochs = figures["tokens"] / max(1, len(tokens))
+        return {"training": figures, "epochs": round(epochs, 3), "compute": self.compute}
+
+    def log(self, event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            with (self.work / "curve.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({name: value for name, value in event.items() if name not in TIMING}) + "\n")
+        self._log(event)
+
+    def write_curve(self, out: Path) -> None:
+        """The curve as a file of the artifact: steps that were taken twice around a crash count once."""
+        points: dict[int, Any] = {}
+        path = self.work / "curve.jsonl"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                point = json.loads(line)
+            except ValueError:  # The line that a crash cut off.
+                continue
+            points[point["step"]] = point
+        write_json(out / CURVE, [points[step] for step in sorted(points)])
+
+
+def read_curve(artifact: Artifact) -> list[Mapping[str, Any]]:
+    """The points of a training: step, tokens, rate, loss and its terms."""
+    path = artifact.path / CURVE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []

@@ -1,0 +1,65 @@
+"""The process of one training: `accelerate launch -m nano_think.stages.worker FOLDER`.
+
+The folder's work/job.json says what to do. Progress goes to standard output, a line of JSON at a time.
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from nano_think.core import interrupts
+from nano_think.core.errors import NanoThinkError
+from nano_think.core.files import read_json, write_json
+from nano_think.stages import embedding, pretrain, router
+from nano_think.stages.artifact import open_artifact
+from nano_think.stages.process import die_with_parent, emit
+from nano_think.stages.stage import WORK
+from nano_think.stages.tracking import Tracker, from_environment
+from nano_think.stages.training import Trainer, TrainingStage
+
+STAGES: tuple[type[TrainingStage], ...] = (embedding.Embedding, pretrain.Pretrain, router.RouterStage)
+
+
+def main(folder: str) -> int:
+    """Do the job in `folder`; the exit code is that of the error, if there is one."""
+    die_with_parent()
+    interrupts.install()
+    tracker = from_environment()
+    try:
+        _work(Path(folder), tracker)
+        return 0
+    except NanoThinkError as error:
+        emit({"event": "error", "message": str(error)})
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        emit({"event": "error", "message": f"{type(error).__name__}: {error}"})
+        return 1
+    finally:
+        tracker.flush()
+
+
+def _work(out: Path, tracker: Tracker) -> None:
+    job = read_json(out / WORK / "job.json")
+    stage = next(kind for kind in STAGES if kind.__name__ == job["stage"])
+    config = stage.read_config(job["config"])
+    inputs = {name: open_artifact(Path(path)) for name, path in job["inputs"].items()}
+    tracker.tags({"process_id": str(os.getpid())})
+
+    def log(event: dict[str, Any]) -> None:
+        emit(event)
+        if event["event"] == "step":
+            names = {name: f"train/{name}" for name in event if name not in ("event", "step", "steps", "tokens")}
+            tracker.metrics({shown: event[name] for name, shown in names.items()}, event["tokens"])
+
+    trainer = Trainer(config, out / WORK, log)
+    summary = stage(config).fit(inputs, out, trainer)
+    trainer.write_curve(out)
+    tracker.metrics({f"final/{name}": value for name, value in summary["training"].items() if value is not None})
+    write_json(out / WORK / "summary.json", summary)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

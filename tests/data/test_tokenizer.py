@@ -1,0 +1,223 @@
+"""One vocabulary, three engines, the same ids; special tokens are never made from text; damaged files are refused."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rustbpe
+import tiktoken
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nano_think.core.config import parse
+from nano_think.core.errors import ArtifactError, InputError, UsageError
+from nano_think.data.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
+from nano_think.data.tokenizer_file import PATTERN, SPECIALS
+
+VOCAB = 390
+PIECES = [*"aeist 19!.,'\"()\n\r\t\u00a0\u2028\x00\x85\u017f", "  ", "'LL", "'re", "\r\n", "<|bos|>"]
+
+
+def texts() -> list[str]:
+    return [
+        f"the cat's {number} dogs, they'll see: na\u00efve \u4f60\u597d \U0001f600\n\tx = {number}  # {oct(number**4)}"
+        for number in range(200)
+    ]
+
+
+@cache
+def trained_again() -> rustbpe.Tokenizer:
+    """rustbpe's own encoder over the very merges that the folder holds."""
+    trained = rustbpe.Tokenizer()
+    trained.train_from_iterator(iter(texts()), VOCAB - len(SPECIALS), pattern=PATTERN)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("three")
+    train_tokenizer(TokenizerConfig(vocab_size=VOCAB), iter(texts()), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def agree(folder: Path) -> Callable[[str], None]:
+    ours, exported, trained = (
+        Tokenizer.load(folder),
+        tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")),
+        trained_again(),
+    )
+    exported.encode_special_tokens = True
+
+    def check(text: str) -> None:
+        ids = ours.encode(text)
+        assert ids == exported.encode(text).ids == trained.encode(text), repr(text)
+        assert ids == ours.encode_array(text).tolist()
+        assert ours.decode_bytes(ids) == text.encode()
+        assert ours.decode(ids) == exported.decode(ids) == text
+        assert not ids or max(ids) < VOCAB - len(SPECIALS)
+
+    return check
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
+def test_three_engines_give_the_same_ids(agree: Callable[[str], None], text: str) -> None:
+    agree(text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(piece=st.sampled_from(PIECES), count=st.integers(1, 700), tail=st.sampled_from(["", "x", "\n", " "]))
+def test_three_engines_agree_on_long_runs(agree: Callable[[str], None], piece: str, count: int, tail: str) -> None:
+    agree(piece * count + tail)
+
+
+def test_every_character_is_split_alike() -> None:
+    """The engines' Unicode tables agree on letters, numbers and white space: over all code points."""
+    every = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    for kind in (r"\p{L}", r"\p{N}", r"\s"):
+        single = tiktoken.Encoding(
+            "x", pat_str=kind, mergeable_ranks={bytes([b]): b for b in range(256)}, special_tokens={}
+        )
+        removed = tokenizers.pre_tokenizers.Split(tokenizers.Regex(kind), "removed")
+        kept = "".join(text for text, _ in removed.pre_tokenize_str("".join(every)))
+        matched = bytes(single.encode_ordinary("".join(every))).decode()
+        assert len(matched) + len(kept) == len(every)
+        assert not set(matched) & set(kept)
+
+
+@pytest.mark.parametrize("text", [" " * 10**6, " " * 10**6 + "x", "\t" * 10**6 + "x", "a" * 10**6, "\n" * 10**6 + "x"])
+def test_a_million_of_one_character_does_not_crash(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_bytes_that_are_no_text_round_trip(tokenizer: Tokenizer) -> None:
+    assert tokenizer.decode_bytes([0xFF, 0x00, 0xE4]) == b"\xff\x00\xe4"
+    assert tokenizer.decode([0xE4, 0xBD]) == "\ufffd"
+    assert tokenizer.decode(tokenizer.encode("a\ud83db")) == "a\ufffdb"
+    assert all(tokenizer.encode_array(text).tolist() == tokenizer.encode(text) for text in ("", "a\ud83db"))
+
+
+def test_special_tokens_are_the_last_ids_and_never_come_from_text(tokenizer: Tokenizer) -> None:
+    assert list(tokenizer.special.values()) == [415, 416, 417, 418, 419]
+    assert tokenizer.vocab_size == 420
+    assert tokenizer.encode_document("") == [tokenizer.bos] == [415]
+    typed = "".join(tokenizer.special)
+    assert not set(tokenizer.encode(typed)) & set(tokenizer.special.values())
+    assert not set(tokenizer.encode_array(typed).tolist()) & set(tokenizer.special.values())
+    assert tokenizer.decode(tokenizer.encode(typed)) == typed
+    assert tokenizer.decode([tokenizer.bos]) == "<|bos|>"
+
+
+def test_a_batch_is_its_texts(tokenizer: Tokenizer) -> None:
+    expected = [tokenizer.encode(text) for text in texts()]
+    assert tokenizer.encode_batch(texts(), threads=2) == tokenizer.encode_batch(texts()) == expected
+
+
+def test_an_id_outside_the_vocabulary_is_refused(tokenizer: Tokenizer) -> None:
+    for token in (-1, tokenizer.vocab_size):
+        with pytest.raises(IndexError):
+            tokenizer.token_bytes(token)
+
+
+def test_training_is_deterministic_and_its_summary_counts(folder: Path, tmp_path: Path) -> None:
+    summary = train_tokenizer(TokenizerConfig(vocab_size=VOCAB), iter(texts()), tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    assert (summary["vocab_size"], summary["merges"], summary["documents"]) == (VOCAB, VOCAB - 256 - 5, 200)
+    assert summary["bytes"] == sum(len(text.encode()) for text in texts())
+
+
+def test_training_reads_no_more_than_its_limit(tmp_path: Path) -> None:
+    summary = train_tokenizer(TokenizerConfig(vocab_size=280, max_train_bytes=1000), iter(texts()), tmp_path)
+    assert 900 < summary["bytes"] <= 1000
+
+
+@pytest.mark.parametrize("given", [[], [""], ["abc abc"]])
+def test_too_little_text_says_what_to_lower(given: list[str], tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"yields \d+ tokens, not 4096: lower the tokenizer's vocab_size to at most \d+"
+    ):
+        train_tokenizer(TokenizerConfig(), iter(given), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_vocabulary_must_have_room() -> None:
+    for size in (0, 261, 2**20 + 1):
+        with pytest.raises(UsageError, match=f"vocab_size: wanted 262 to 1048576, got {size}"):
+            parse(TokenizerConfig, {"vocab_size": size}, "test")
+
+
+def test_the_chat_template_marks_who_speaks(folder: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    exported = transformers.AutoTokenizer.from_pretrained(folder)
+    talk = [("system", "Be brief."), ("user", "hi"), ("assistant", "yo"), ("user", "why")]
+    messages = [{"role": role, "content": content} for role, content in talk]
+    text = exported.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text == (
+        "<|bos|><|user_start|>Be brief.\n\nhi<|user_end|><|assistant_start|>yo<|assistant_end|>"
+        "<|user_start|>why<|user_end|><|assistant_start|>"
+    )
+    ids = exported.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    ours = Tokenizer.load(folder)
+    assert ids[0] == ours.bos
+    assert ids[-1] == ours.special["<|assistant_start|>"]
+    assert ours.decode(ids) == text
+    assert exported("the cat's hat")["input_ids"] == ours.encode("the cat's hat")
+
+
+def edit(change: Callable[[dict], Any]) -> Callable[[bytes], bytes]:
+    def apply(content: bytes) -> bytes:
+        values = json.loads(content)
+        change(values)
+        return json.dumps(values).encode()
+
+    return apply
+
+
+DAMAGE = {
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "not UTF-8": lambda content: b"\xff\xfe" + content,
+    "array": lambda content: b"[1, 2]",
+    "very deep": lambda content: b"[" * 100_000,
+    "hostile pattern": edit(lambda v: v["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex="(a+)+$")),
+    "no vocabulary": edit(lambda v: v["model"].pop("vocab")),
+    "byte missing": edit(lambda v: v["model"]["vocab"].update({"zzz": v["model"]["vocab"].pop("a")})),
+    "gap in the ids": edit(lambda v: v["model"]["vocab"].update(a=10**9)),
+    "id of a string": edit(lambda v: v["model"]["vocab"].update(a="x")),
+    "letter of no byte": edit(lambda v: v["model"]["vocab"].update({"\u4f60": 9999})),
+    "special missing": edit(lambda v: v["added_tokens"].pop()),
+    "special of another id": edit(lambda v: v["added_tokens"][0].update(id=3)),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(DAMAGE[name]((folder / "tokenizer.json").read_bytes()))
+    with pytest.raises(ArtifactError) as caught:
+        Tokenizer.load(tmp_path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "run the tokenizer stage again" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json: missing; run the tokenizer stage again"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_panic_of_an_engine_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        """As pyo3's, which `except Exception` does not stop."""
+
+    def panic(*_: Any, **__: Any) -> None:
+        raise PanicException("index out of bounds")
+
+    monkeypatch.setattr(tiktoken, "Encoding", panic)
+    with pytest.raises(ArtifactError, match="refused by the engine"):
+        Tokenizer.load(folder)

