@@ -1,7 +1,7 @@
 """What a report is made of: plain values, read off artifacts by whoever calls. Anything may be missing but the names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 Named = Mapping[str, Any]
@@ -47,3 +47,10 @@ class ReportData:
     """Stage -> {key, digest}."""
     versions: Named = field(default_factory=dict)
     """Package -> version."""
+
+    def __post_init__(self) -> None:
+        """None in the place of a collection is an empty one."""
+        for one in fields(self):
+            if getattr(self, one.name) is None and one.default is not None:
+                empty = one.default if one.default_factory is MISSING else one.default_factory()
+                object.__setattr__(self, one.name, empty)

@@ -1,6 +1,7 @@
 """What a reader should take away first, in words that follow the sign of the figures."""
 
-from nano_think.report import scores as scored, words
+from nano_think.report import scores as scored
+from nano_think.report import words
 from nano_think.report.data import ReportData
 
 
@@ -17,7 +18,9 @@ def headline(data: ReportData) -> str:
                        f"{words.name(found[0])} ({words.fixed(found[1])})")  # fmt: skip
     if "uniform" in values:
         uniform = values["uniform"]
-        against.append(f"{words.apart(ours, uniform)} {_than(ours, uniform)} the plain average ({words.fixed(uniform)})")
+        against.append(
+            f"{words.apart(ours, uniform)} {_than(ours, uniform)} the plain average ({words.fixed(uniform)})"
+        )
     tail = f": {', and '.join(against)}" if against else ""
     return f"The mixture reads held-out text at {words.fixed(ours)} bits per byte{tail}; memory off."
 
@@ -35,7 +38,9 @@ def dense(data: ReportData) -> str:
             "Nothing here says that the mixture is better than one dense model of equal size and training cost."
         )
     ours, control = values[scored.OURS], values["dense"]
-    return f"Dense control: {words.fixed(control)}; the mixture is {words.apart(ours, control)} {_than(ours, control)} it."
+    return (
+        f"Dense control: {words.fixed(control)}; the mixture is {words.apart(ours, control)} {_than(ours, control)} it."
+    )
 
 
 def regime(data: ReportData) -> str:
@@ -66,6 +71,23 @@ def memory(data: ReportData) -> str:
     return "Memory: not measured in this run."
 
 
+def duration(data: ReportData) -> str:
+    """All stages together; trainings that ran side by side are each counted in full where the parts are summed."""
+    if data.seconds is None:
+        return "The time of the whole run was not taken."
+    return f"Altogether {words.seconds(data.seconds)}{', trainings that ran side by side included in full' * summed(data)}."
+
+
+def summed(data: ReportData) -> bool:
+    """Whether the whole run's time is the sum of its stages' rather than a wall clock of its own."""
+    parts = sum(stage.get("seconds") or 0 for stage in data.times.values())
+    return data.seconds is not None and len(data.times) > 1 and abs(parts - data.seconds) < 0.5
+
+
+def _stages(data: ReportData) -> str:
+    return f"{'sum of ' * summed(data)}{len(data.times)} stages" if data.times else ""
+
+
 def figures(data: ReportData) -> list[tuple[str, str, str]]:
     """(name, value, unit or remark) of the few numbers that stand at the top."""
     experts = scored.expert_names(data)
@@ -75,7 +97,11 @@ def figures(data: ReportData) -> list[tuple[str, str, str]]:
         ("mixture", words.fixed(data.results.get("bits_per_byte")), "bits per byte"),
         ("best expert", words.fixed(alone[1]), words.name(alone[0])) if alone else None,
         ("parameters", words.short(whole), f"{len(experts)} experts") if whole else None,
-        ("text scored", words.size(data.results.get("bytes")), f"{words.count(data.results.get('documents'))} documents"),
-        ("wall clock", words.seconds(data.seconds), f"{len(data.times)} stages") if data.seconds is not None else None,
+        (
+            "text scored",
+            words.size(data.results.get("bytes")),
+            f"{words.count(data.results.get('documents'))} documents",
+        ),
+        ("time", words.seconds(data.seconds), _stages(data)),
     ]
     return [row for row in rows if row and row[1] != words.NOTHING]

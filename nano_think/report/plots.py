@@ -13,7 +13,8 @@ from nano_think.report import scores as scored
 from nano_think.report.data import ReportData
 from nano_think.report.palette import INK, LINE, MUTED, colour_of, text_on
 from nano_think.report.svg import FONT, axes, canvas
-from nano_think.report.words import fixed, known, name as spoken, share, short
+from nano_think.report.words import fixed, known, share, short
+from nano_think.report.words import name as spoken
 
 PHONE = 400.0
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 30, 50, 100)
@@ -21,6 +22,7 @@ TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 1
 
 def fit(text: str, letters: int) -> str:
     """A label that stays in its place."""
+    text = " ".join(text.split())
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
@@ -41,8 +43,8 @@ def curves(data: ReportData, width: float) -> Figure | None:
     frame = axes(figure, 24, 36, width - 24 - room, figure.get_figheight() * 72 - 60)
     for name, line in lines.items():
         frame.plot(*zip(*line, strict=True), color=colour_of(name, scored.expert_names(data)), lw=1.7, clip_on=False,
-                   solid_capstyle="round", solid_joinstyle="round", ls=(0, (4, 2)) if name == "router" else "-")  # fmt: skip
-    _loss_axes(frame, lines, 5 if width > PHONE else 3)
+                   solid_capstyle="round", solid_joinstyle="round")  # fmt: skip
+    _loss_axes(frame, lines, 5 if width > PHONE else 4)
     _name_ends(frame, lines, data, room)
     return figure
 
@@ -58,17 +60,20 @@ def _loss_axes(frame: Axes, lines: dict[str, list[tuple[float, float]]], ticks: 
     frame.set_yscale("log")
     frame.set_ylim(min(losses) * 0.96, max(losses) * 1.02)
     low, high = frame.get_ylim()
-    frame.yaxis.set_major_locator(FixedLocator([tick for tick in TICKS if low <= tick <= high]))
+    round_ones = [tick for tick in TICKS if low <= tick <= high]
+    frame.yaxis.set_major_locator(FixedLocator(round_ones) if len(round_ones) > 1 else MaxNLocator(4))
     frame.yaxis.set_minor_locator(NullLocator())
     frame.yaxis.set_minor_formatter(NullFormatter())
     frame.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    frame.set_xlim(0, max(x for line in lines.values() for x, _ in line))
+    frame.set_xlim(0, max(1, *(x for line in lines.values() for x, _ in line)))
     frame.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
     frame.xaxis.set_major_formatter(lambda value, _: short(value))
     frame.grid(axis="y")
     frame.spines["left"].set_visible(False)
     frame.set_xlabel("tokens seen", labelpad=6, loc="left")
-    frame.set_title("loss (nats per token, logarithmic)", fontsize=FONT, color=MUTED, loc="left", pad=12, x=-24 / extent(frame)[0])
+    frame.set_title(
+        "loss (nats per token, logarithmic)", fontsize=FONT, color=MUTED, loc="left", pad=12, x=-24 / extent(frame)[0]
+    )
 
 
 def _name_ends(frame: Axes, lines: dict[str, list[tuple[float, float]]], data: ReportData, room: float) -> None:
@@ -122,12 +127,14 @@ def bars(data: ReportData, width: float) -> Figure | None:
         line, column = divmod(number, columns)
         bottom = tall * (rows - 1 - line) + 8
         frame = axes(figure, left + column * (inner + gap), bottom, inner, row * len(names))
-        frame.set_xlim(0, most / (1 - 34 / inner))
+        frame.set_xlim(0, (most or 1) / (1 - 34 / inner))
         _panel(frame, domain, values, names, experts, named=column == 0)
     return figure
 
 
-def _panel(frame: Axes, domain: str, values: dict[str, float], names: list[str], experts: list[str], named: bool) -> None:
+def _panel(
+    frame: Axes, domain: str, values: dict[str, float], names: list[str], experts: list[str], named: bool
+) -> None:
     best = scored.best(values)
     _rows(frame, names if named else [""] * len(names), 14)
     frame.set_title(fit(domain, 26), fontsize=FONT + 1, fontweight="bold", loc="left", pad=6, x=0)
@@ -163,7 +170,9 @@ def weights(data: ReportData, width: float) -> Figure | None:
     _rows(frame, [fit(domain, 14) for domain in rows], 14)
     for place, parts in enumerate(rows.values()):
         _stack(frame, place, parts, experts, (width - left) / frame.get_xlim()[1])
-    _legend(frame, experts, columns, legend, row * len(rows))
+    # On a phone the legend starts left of the bars, to have the room.
+    wide = width > PHONE
+    _legend(frame, experts, columns, 0 if wide else -left, 110 if wide else width / columns)
     return figure
 
 
@@ -178,13 +187,12 @@ def _stack(frame: Axes, place: int, parts: dict[str, float], experts: list[str],
         start += part
 
 
-def _legend(frame: Axes, experts: list[str], columns: int, height: float, below: float) -> None:
-    """Squares and names above the bars."""
-    step = min(extent(frame)[0] / columns, 110.0)
+def _legend(frame: Axes, experts: list[str], columns: int, start: float, step: float) -> None:
+    """Squares and names above the bars, from `start` points right of the axes' edge, `step` points apart."""
+    rows, height = math.ceil(len(experts) / columns), extent(frame)[1]
+    look = {"xycoords": "axes points", "va": "center_baseline", "annotation_clip": False}
     for number, name in enumerate(experts):
         line, column = divmod(number, columns)
-        place = (column * step, below + height - 14 - 20 * line)
-        frame.annotate("■", (0, 0), place, xycoords="axes fraction", textcoords="offset points",
-                       color=colour_of(name, experts), va="center_baseline")  # fmt: skip
-        frame.annotate(fit(spoken(name), 14), (0, 0), (place[0] + 12, place[1]), xycoords="axes fraction",
-                       textcoords="offset points", va="center_baseline", color=INK)  # fmt: skip
+        x, y = start + column * step, height + 12 + 20 * (rows - 1 - line)
+        frame.annotate("■", (x, y), color=colour_of(name, experts), **look)
+        frame.annotate(fit(spoken(name), 14), (x + 12, y), color=INK, **look)

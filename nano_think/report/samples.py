@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nano_think.report import scores as scored, words
+from nano_think.report import scores as scored
+from nano_think.report import words
 from nano_think.report.data import ReportData
 from nano_think.report.palette import slot
 from nano_think.report.tables import Cell, Table, code, number, table
@@ -45,7 +46,9 @@ def _sample(given: Mapping[str, Any], experts: list[str]) -> Sample:
     pieces = given.get("tokens") or [{"text": given.get("text") or "", "weights": ()}]
     tokens = [_token(piece, experts) for piece in pieces]
     said = [f"{key} {given[key]:g}" for key in ("seed", "temperature") if words.known(given.get(key))]
-    rows = ([code(piece["text"].translate(SHOWN_SPACE)), *_weights(piece, experts)] for piece in given.get("tokens") or ())
+    rows = (
+        [code(piece["text"].translate(SHOWN_SPACE)), *_weights(piece, experts)] for piece in given.get("tokens") or ()
+    )
     return Sample(
         prompt=given.get("prompt") or "",
         tokens=tokens,

@@ -48,7 +48,9 @@ def routing(data: ReportData) -> dict[str, dict[str, float]]:
         domain: figures.get("weights") for domain, figures in (data.results.get("domains") or {}).items()
     }
     rows = {ALL: data.results.get("weights")} | dict(sorted(given.items()))
-    kept = {domain: {name: row[name] for name in experts if known(row.get(name))} for domain, row in rows.items() if row}
+    kept = {
+        domain: {name: row[name] for name in experts if known(row.get(name))} for domain, row in rows.items() if row
+    }
     return {domain: row for domain, row in kept.items() if row}
 
 

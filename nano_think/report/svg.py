@@ -82,5 +82,7 @@ def _in_page(body: str) -> str:
 
 def save_png(figure: Figure, path: Path) -> Path:
     """Write the figure as PNG on white, without dates or names of programs."""
-    figure.savefig(path, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+    figure.savefig(
+        path, format="png", dpi=160, facecolor="white", bbox_inches="tight", pad_inches=0.2, metadata={"Software": None}
+    )
     return path

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nano_think.core.config import flatten
-from nano_think.report import scores as scored, words
+from nano_think.report import scores as scored
+from nano_think.report import words
 from nano_think.report.data import ReportData
 
 
@@ -16,7 +17,7 @@ class Cell:
 
     text: str
     kind: str = "text"
-    """text, number, code, or bar (a number with a bar of length `part` beside it)."""
+    """text, long (text that may wrap), number, code, or bar (a number with a bar of length `part` beside it)."""
     part: float = 0.0
     best: bool = False
     link: str | None = None
@@ -103,7 +104,9 @@ def trainings(data: ReportData) -> Table | None:
             last = log[-1]
             terms = [f"{words.name(key)} {words.fixed(value)}" for key, value in last.items() if key not in _PLACE]
             figures = [words.count(last.get("step")), words.count(last.get("tokens")), words.fixed(last.get("loss"))]
-            rows.append([Cell(words.name(name)), *map(number, figures), Cell(", ".join(terms) or words.NOTHING)])
+            rows.append(
+                [Cell(words.name(name)), *map(number, figures), Cell(", ".join(terms) or words.NOTHING, "long")]
+            )
     head = ["training", "steps", "tokens", "last loss", "of which"]
     return table("Where each training ended; losses in nats per token", head, rows)
 
@@ -115,7 +118,7 @@ def sources(data: ReportData) -> Table | None:
     """What the text is, whose it is and under which licence."""
     rows = (
         [Cell(str(source.get("name", words.NOTHING))), Cell(str(source.get("domain", words.NOTHING))),
-         Cell(str(source.get("licence") or "not stated")), _origin(source.get("origin")),
+         Cell(str(source.get("licence") or "not stated"), "long"), _origin(source.get("origin")),
          number(words.count(source.get("documents"))), number(words.size(source.get("bytes")))]
         for source in data.sources
     )  # fmt: skip
@@ -125,7 +128,7 @@ def sources(data: ReportData) -> Table | None:
 
 def _origin(origin: Any) -> Cell:
     text = str(origin or words.NOTHING)
-    return Cell(text, link=text if text.startswith(("https://", "http://")) else None)
+    return Cell(text, "long", link=text if text.startswith(("https://", "http://")) else None)
 
 
 def splits(data: ReportData) -> Table | None:
@@ -136,7 +139,7 @@ def splits(data: ReportData) -> Table | None:
         tokens = (data.tokens.get(name) or {}).get("tokens")
         domains = ", ".join(f"{domain} {words.size(part.get('bytes'))}" for domain, part in _parts(counts))
         figures = [words.count(counts.get("documents")), words.size(counts.get("bytes")), words.count(tokens)]
-        rows.append([Cell(name), *map(number, figures), Cell(domains or words.NOTHING)])
+        rows.append([Cell(name), *map(number, figures), Cell(domains or words.NOTHING, "long")])
     return table("Splits", ["split", "documents", "text", "tokens", "by domain"], rows)
 
 
@@ -162,7 +165,7 @@ def parameters(data: ReportData) -> Table | None:
 
 
 def times(data: ReportData) -> Table | None:
-    """Wall clock of each stage, when it was last built."""
+    """Wall clock of each stage, when it was built."""
     most = max((stage.get("seconds") or 0 for stage in data.times.values()), default=0) or 1
     rows = (
         [Cell(words.name(name)), Cell(words.seconds(stage.get("seconds")), "bar", (stage.get("seconds") or 0) / most,

@@ -1,12 +1,14 @@
 """Tokens and the token table -> one trained expert."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
-from nano_think.core.config import parse
+from nano_think.core.config import flatten, parse, to_dict
 from nano_think.core.rng import branch
 from nano_think.data.tokens import TokenSet
 from nano_think.experts import EXPERTS, ExpertConfig, build_expert, count_parameters
@@ -14,6 +16,7 @@ from nano_think.nn.weights import save_weights
 from nano_think.stages.embedding import load_head
 from nano_think.stages.space import Job
 from nano_think.stages.stage import Inputs
+from nano_think.stages.tracking import Tracker
 from nano_think.stages.training import Trainer, TrainingStage
 from nano_think.training.loop import TrainConfig, seed_everything
 from nano_think.training.objectives.expert import ExpertObjective
@@ -44,6 +47,13 @@ class Pretrain(TrainingStage):
     def read_config(cls, values: dict[str, Any]) -> PretrainJob:
         expert = parse(EXPERTS[values["kind"]].Config, values["expert"], "job")
         return parse(PretrainJob, values | {"expert": expert}, "job")
+
+    @contextlib.contextmanager
+    def tracked(self, tracker: Tracker) -> Iterator[dict[str, str]]:
+        """A run of its own, so that experts can be compared."""
+        with tracker.child(self.name) as run:
+            run.params(dict(flatten(to_dict(self.config))))
+            yield run.environment()
 
     def modules(self) -> list[str]:
         return [__name__, "nano_think.stages.training", EXPERTS[self.config.kind].__module__]

@@ -1,10 +1,11 @@
-"""MLflow, the only room that knows it: one run per pipeline, one nested run per training.
+"""MLflow, the only room that knows it: one run per pipeline, one nested run per expert.
 
 The store is a SQLite file: ./mlflow.db for the default root, so that a bare `mlflow ui` finds it, ROOT/mlflow.db for
 others. MLflow is told what happened; it never decides anything.
 """
 
 import contextlib
+import logging
 import os
 import sqlite3
 import time
@@ -17,7 +18,7 @@ from nano_think.core.errors import StorageError
 from nano_think.core.files import lock
 
 EXPERIMENT = "nano_think"
-URI, RUN = "NANO_THINK_TRACKING_URI", "NANO_THINK_TRACKING_RUN"
+URI, RUN, PREFIX = (f"NANO_THINK_TRACKING_{name}" for name in ("URI", "RUN", "PREFIX"))
 BUFFER_SECONDS, BUFFER_POINTS = 5.0, 500
 DEFAULT_ROOT = Path("artifacts")
 
@@ -42,8 +43,8 @@ class NoTracker:
         """A nested run for the block, FAILED if it raises."""
         yield self
 
-    def environment(self) -> dict[str, str]:
-        """What a child process needs to go on with this run (`from_environment`)."""
+    def environment(self, prefix: str = "") -> dict[str, str]:
+        """What a child process needs to log to this run (`from_environment`), its figures named `prefix...`."""
         return {}
 
     def flush(self) -> None:
@@ -66,6 +67,7 @@ def open_tracker(root: Path, name: str, run: str = "") -> "Tracker":
     """A new MLflow run in the store of `root`. The store is made once, under a lock, in WAL mode: two processes that
     make it at the same time would destroy it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
 
     path = store_path(root)
@@ -98,6 +100,7 @@ class Run(NoTracker):
     uri: str
     run: str
     experiment: str = ""
+    prefix: str = ""
     _points: list[Any] = field(default_factory=list)
     _written: float = field(default_factory=time.monotonic)
 
@@ -110,13 +113,13 @@ class Run(NoTracker):
 
     def tags(self, tags: Mapping[str, str]) -> None:
         for name, value in tags.items():
-            self.client.set_tag(self.run, name, value)
+            self.client.set_tag(self.run, self.prefix + name, value)
 
     def metrics(self, metrics: Mapping[str, float], tokens: int = 0) -> None:
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000
-        self._points += [Metric(name, float(value), now, tokens) for name, value in metrics.items()]
+        self._points += [Metric(self.prefix + name, float(value), now, tokens) for name, value in metrics.items()]
         if len(self._points) >= BUFFER_POINTS or time.monotonic() - self._written > BUFFER_SECONDS:
             self.flush()
 
@@ -139,8 +142,8 @@ class Run(NoTracker):
             raise
         run.end("FINISHED")
 
-    def environment(self) -> dict[str, str]:
-        return {URI: self.uri, RUN: self.run}
+    def environment(self, prefix: str = "") -> dict[str, str]:
+        return {URI: self.uri, RUN: self.run, PREFIX: prefix}
 
     def end(self, status: str) -> None:
         self.flush()
@@ -153,4 +156,5 @@ def from_environment() -> Tracker:
         return NoTracker()
     from mlflow.tracking import MlflowClient
 
-    return Run(MlflowClient(tracking_uri=os.environ[URI]), os.environ[URI], os.environ[RUN])
+    uri = os.environ[URI]
+    return Run(MlflowClient(tracking_uri=uri), uri, os.environ[RUN], prefix=os.environ[PREFIX])

@@ -3,9 +3,10 @@
 Accelerate's state is one per process, and so is torch's seed: two trainings in one process would spoil each other.
 """
 
+import contextlib
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from nano_think.stages.artifact import Artifact
 from nano_think.stages.process import accelerate_command, child_environment, run_child
 from nano_think.stages.space import Job
 from nano_think.stages.stage import WORK, Context, Inputs, Stage
+from nano_think.stages.tracking import Tracker
 from nano_think.training.loop import Log, TrainConfig, train
 
 CURVE = "curve.json"
@@ -39,6 +41,11 @@ class TrainingStage(Stage):
         """The configuration that `to_dict` wrote: how the child gets it."""
         return parse(cls.Config, values, "job")
 
+    @contextlib.contextmanager
+    def tracked(self, tracker: Tracker) -> Iterator[dict[str, str]]:
+        """For the block, what the child needs to log: here to the pipeline's run, under the stage's name."""
+        yield tracker.environment(f"{self.name}/")
+
     @abstractmethod
     def fit(self, inputs: Inputs, out: Path, trainer: "Trainer") -> dict[str, Any]:
         """In the child: train, write the artifact's files to `out`, return the summary."""
@@ -49,10 +56,9 @@ class TrainingStage(Stage):
         paths = {name: str(artifact.path.resolve()) for name, artifact in inputs.items()}
         write_json(work / "job.json", {"stage": type(self).__name__, "config": to_dict(self.config), "inputs": paths})
         command = accelerate_command("nano_think.stages.worker", str(out.resolve()))
-        with context.tracker.child(self.name) as run:
-            run.params({"stage": self.name, "threads": self.config.compute.threads})
-            environment = child_environment(self.config.compute.threads, run.environment())
-            run_child(self.name, command, environment, lambda event: context.progress.event(self.name, event))
+        with self.tracked(context.tracker) as environment:
+            child = child_environment(self.config.compute.threads, environment)
+            run_child(self.name, command, child, lambda event: context.progress.event(self.name, event))
         return json.loads((work / "summary.json").read_text(encoding="utf-8"))
 
 

