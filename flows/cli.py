@@ -66,12 +66,11 @@ def _arguments_kind() -> type:
 
 def run_locally(preset: str, overrides: dict[str, Any], root: Path) -> "dict[str, Artifact]":
     """Run the full pipeline on Prefect's temporary API."""
-    from flows.local import prepare, settled
+    from flows.local import temporary_api
 
-    prepare(root)
-    from flows.full_pipeline import full_pipeline
+    with temporary_api(root):
+        from flows.full_pipeline import full_pipeline
 
-    with settled():
         return full_pipeline(preset=preset, overrides=overrides, root=str(root))
 
 

@@ -1,28 +1,61 @@
-"""Running a flow without a server of the user's: Prefect's temporary API on the loopback, gone when the run is over."""
+"""Running a flow without a server of the user's: a temporary Prefect API on the loopback, gone when the run is over.
+
+It is a process of its own that starts while the library is still being imported, keeps its history under the artifact
+root, cannot be reached from outside, and dies with the run however the run ends.
+"""
 
 import contextlib
 import os
+import socket
+import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from nano_think.core.errors import storage
+from nano_think.core.errors import ChildError, storage
 
-SETTLE_SECONDS = 30.0
+START_SECONDS, SETTLE_SECONDS, STOP_SECONDS = 120.0, 30.0, 5.0
+SERVER = """
+import os, threading, uvicorn
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
+uvicorn.run("prefect.server.api.server:create_app", factory=True, fd={descriptor}, log_level="critical", lifespan="on")
+"""
 
 
-def prepare(root: Path) -> None:
-    """Settings for this process, to be made before Prefect is imported: its home under `root`, quiet, no telemetry."""
+@contextlib.contextmanager
+def temporary_api(root: Path) -> Iterator[None]:
+    """A Prefect API for the block, and this process's settings for it; to be entered before Prefect is imported.
+
+    At the end it waits until every task run has its final state: states travel as events behind the run, and leaving
+    earlier would keep some of them RUNNING for ever.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        os.environ |= _settings(root)
+        server = _start(listener)
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    try:
+        _await(server, port)
+        yield
+        with contextlib.suppress(Exception):
+            _settle()
+    finally:
+        _stop(server)
+
+
+def _settings(root: Path) -> dict[str, str]:
+    """Prefect's home under `root`, quiet, no telemetry, whatever the user's own settings say."""
     home = (root / ".prefect").resolve()
     with storage(home):
         home.mkdir(parents=True, exist_ok=True)
-    for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_API_KEY"):
+    for name in ("PREFECT_PROFILE", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"):
         os.environ.pop(name, None)
-    os.environ |= {
+    return {
         "PREFECT_HOME": str(home),
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_ENABLED": "false",
@@ -31,35 +64,52 @@ def prepare(root: Path) -> None:
     }
 
 
-@contextlib.contextmanager
-def settled() -> Iterator[None]:
-    """After the block, wait until Prefect's history has every task run in a final state, then stop the temporary API.
-
-    States travel as events behind the run; leaving earlier would keep some of them RUNNING for ever.
+def _start(listener: socket.socket) -> subprocess.Popen:
+    """The server on a socket that is already bound, so that no port can be taken from it; in a session of its own, so
+    that Ctrl-C reaches the run alone. It leaves when its standard input ends, which it does with this process.
     """
-    try:
-        yield
-    finally:
-        with contextlib.suppress(Exception):
-            _wait_for_history()
-        _stop_server()
+    descriptor = listener.fileno()
+    environment = os.environ | {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVER.format(descriptor=descriptor)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=[descriptor],
+        start_new_session=True,
+        env=environment,
+    )
 
 
-def _wait_for_history() -> None:
+def _await(server: subprocess.Popen, port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5) as ok:
+            if ok.status == 200:
+                return
+        time.sleep(0.05)
+    raise ChildError("Prefect's temporary API did not start; run again, and if it stays so remove .prefect in the root")
+
+
+def _settle() -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterState, TaskRunFilterStateType
     from prefect.client.schemas.objects import StateType
 
-    unfinished = [kind for kind in StateType if kind.name in ("SCHEDULED", "PENDING", "RUNNING")]
+    unfinished = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
     waiting = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=unfinished)))
     deadline = time.monotonic() + SETTLE_SECONDS
     with get_client(sync_client=True) as client:
         while time.monotonic() < deadline and client.read_task_runs(task_run_filter=waiting, limit=1):
-            time.sleep(0.2)
+            time.sleep(0.1)
 
 
-def _stop_server() -> None:
-    from prefect.server.api.server import SubprocessASGIServer
-
-    for server in list(SubprocessASGIServer._instances.values()):
-        server.stop()
+def _stop(server: subprocess.Popen) -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+    if server.stdin:
+        server.stdin.close()

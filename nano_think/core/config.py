@@ -51,7 +51,9 @@ def _explain(kind: type, error: Any) -> str:
         return f"unknown key '{path}'.{nearest(str(error['loc'][-1]), _fields_at(kind, error['loc'][:-1]))}"
     if error["type"] == "value_error":
         return f"{path}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
-    wanted = error["msg"].replace("Input should be ", "").replace(", unable to parse string as an integer", "")
+    if error["type"].startswith("missing"):
+        return f"{path}: missing"
+    wanted = error["msg"].replace("Input should be ", "").partition(", unable to parse")[0]
     return f"{path}: wanted {wanted}, got {error['input']!r}"
 
 
@@ -93,6 +95,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise UsageError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(values or {}, dict):
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
         raise UsageError(f"{path}: wanted a mapping of settings, got {type(values).__name__}")
-    return values or {}
+    return values

@@ -12,7 +12,7 @@ U = TypeVar("U")
 
 
 class Registry(Mapping[str, T]):
-    """Name -> object, filled by a decorator in every module of `package`, in the order of the module names.
+    """Name -> object, filled by a decorator in every module of `package`, in the order of the names.
 
     The modules are imported at the first look, so that whoever only imports the registry pays nothing.
     """
@@ -36,6 +36,8 @@ class Registry(Mapping[str, T]):
             package = importlib.import_module(self.package)
             for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
                 importlib.import_module(f"{self.package}.{module.name}")
+            # Whoever imported one of the modules before must not change the order.
+            self._entries = dict(sorted(self._entries.items()))
             self._filled = True
         return self._entries
 

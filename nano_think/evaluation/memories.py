@@ -35,7 +35,7 @@ def search(store: VectorStore, reading: Reading) -> Neighbours:
 
 def search_documents(reading: Reading, shuffle_seed: int | None = None) -> Neighbours:
     """Neighbours of every token among the earlier tokens of its own document; `shuffle_seed` deals the values anew."""
-    parts = []
+    parts = [Neighbours(similarity=torch.zeros(0, NEIGHBOURS), value=torch.zeros(0, NEIGHBOURS, dtype=torch.long))]
     for index in range(len(reading.documents)):
         tokens = reading.of(index)
         keys, values = to_key(reading.hidden[tokens]), reading.target[tokens]

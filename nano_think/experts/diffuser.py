@@ -44,6 +44,16 @@ class DiffuserConfig(ExpertConfig):
     query_share: float = 0.5
     """Share of blocks that are pure queries, without any information about their tokens (0 to 1)."""
 
+    def __post_init__(self) -> None:
+        ExpertConfig.__post_init__(self)
+        if self.code < 2 or self.code % 2:
+            raise ValueError(f"code: wanted an even width, got {self.code}")
+        if not self.blocks or min(self.blocks) < 1:
+            raise ValueError(f"blocks: wanted one or more sizes of at least 1, got {list(self.blocks)}")
+        for name in ("next_token_share", "query_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: wanted a share from 0 to 1, got {getattr(self, name)}")
+
 
 class Noise(NamedTuple):
     """What the noisy half is made of. Log-SNR is lambda: alpha^2 = sigmoid(lambda), sigma^2 = sigmoid(-lambda)."""

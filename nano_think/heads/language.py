@@ -5,6 +5,7 @@ B batch, T tokens, D model width, V vocabulary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
 
@@ -71,6 +72,7 @@ class _TiedCrossEntropy(torch.autograd.Function):
         return torch.cat(nll)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_S: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_SD, table_VD, bias_V, target_S, norm_S, grad_SD = ctx.saved_tensors
         grad_table = None

@@ -22,7 +22,7 @@ class SamplingConfig(Config):
     """Seed of the draws: the same seed, model and prompt give the same text."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not self.temperature >= 0:
             raise ValueError(f"temperature: wanted 0 or more, got {self.temperature}")
         if self.top_k < 0:
             raise ValueError(f"top_k: wanted 0 or more, got {self.top_k}")
@@ -34,12 +34,14 @@ def distribution(logits_V: Tensor, config: SamplingConfig) -> Tensor:
     """The probabilities to draw from, (V): temperature, then top-k, then top-p (Holtzman et al. 2020)."""
     if config.temperature == 0:
         return torch.nn.functional.one_hot(logits_V.argmax(), len(logits_V)).float()
-    logits_V = logits_V.float() / config.temperature
+    logits_V = (logits_V.float() - logits_V.max()) / config.temperature
     if config.top_k and config.top_k < len(logits_V):
         least = logits_V.topk(config.top_k).values[-1]
         logits_V = logits_V.masked_fill(logits_V < least, float("-inf"))
     p_V = logits_V.softmax(dim=-1)
-    ordered_V, token_V = p_V.sort(descending=True)
+    if config.top_p == 1:
+        return p_V
+    ordered_V, token_V = p_V.sort(descending=True, stable=True)
     beyond_V = ordered_V.cumsum(0) - ordered_V >= config.top_p
     p_V = p_V.index_fill(0, token_V[beyond_V], 0.0)
     return p_V / p_V.sum()

@@ -6,6 +6,7 @@ with value v (Khandelwal et al. 2020, kNN-LM, eq. 2 and 3). An entry is always s
 T tokens, k neighbours, D model width
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +49,8 @@ def mixed_nll(nll_T: Tensor, target_T: Tensor, neighbours: Neighbours, gate: Gat
     if not gate.share:
         return nll_T
     memory_T = neighbours.probability(target_T, gate.sharpness)
-    mixed_T = -torch.log((1 - gate.share) * torch.exp(-nll_T) + gate.share * memory_T)
+    # In logarithms: exp(-nll) is 0 in fp32 beyond 103 nats.
+    mixed_T = -torch.logaddexp(math.log1p(-gate.share) - nll_T, torch.log(gate.share * memory_T))
     return torch.where(neighbours.found, mixed_T, nll_T)
 
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from nano_think.core.errors import ArtifactError
 from nano_think.core.files import sync
+from nano_think.nn.weights import writing
 
 FLAT_UP_TO = 65_536
 PROBES = 8
@@ -65,8 +66,9 @@ class VectorStore:
         return VectorStore(self.keys, np.random.default_rng(seed).permutation(self.values))
 
     def save(self, path: Path) -> None:
-        save_file({"keys": self.keys, "values": self.values}, path)
-        sync(path)
+        with writing(path):
+            save_file({"keys": self.keys, "values": self.values}, path)
+            sync(path)
 
     @classmethod
     def load(cls, path: Path) -> "VectorStore":

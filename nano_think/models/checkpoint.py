@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from nano_think.core.config import parse, to_dict
-from nano_think.core.errors import ArtifactError
+from nano_think.core.errors import ArtifactError, UsageError
 from nano_think.core.files import read_json, write_json
 from nano_think.experts import EXPERTS, ExpertConfig, build_expert
 from nano_think.heads.language import LanguageHead
@@ -57,7 +57,7 @@ def load_mixture(folder: Path) -> tuple[NanoThink, ModelShape]:
     values = read_json(path)
     try:
         shape = ModelShape.from_dict(values, str(path))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, UsageError) as error:
         raise ArtifactError(f"{path}: not the configuration of a mixture ({error}); train it again") from None
     model = build_mixture(shape)
     fill(model, load_weights(folder / WEIGHTS), folder / WEIGHTS)

@@ -126,6 +126,7 @@ class StateSpaceMixer(nn.Module):
         x, B, C = xBC.split([self.inner, self.n_state, self.n_state], dim=-1)
         x_BTGP = x.unflatten(-1, (-1, self.head_width))
         dt_BTG = softplus(dt.float() + self.dt_bias)
-        y_BTGP = scan_in_chunks(x_BTGP, dt_BTG, -self.log_A.exp(), B, C, documents_BT, self.chunk)
+        with torch.autocast(u_BTD.device.type, enabled=False):
+            y_BTGP = scan_in_chunks(x_BTGP, dt_BTG, -self.log_A.exp(), B, C, documents_BT, self.chunk)
         y_BTI = (y_BTGP + self.skip[:, None] * x_BTGP).flatten(2)
         return self.out(self.norm(y_BTI * silu(gate)))

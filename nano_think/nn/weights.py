@@ -1,19 +1,37 @@
 """Tensors in safetensors files, and into modules."""
 
+import contextlib
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nano_think.core.errors import ArtifactError
+from nano_think.core.errors import ArtifactError, storage
 from nano_think.core.files import sync
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors as safetensors and flush them to the disk."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-    sync(path)
+    with writing(path):
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        sync(path)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around safetensors' writers, which say that the disk is full with an error of their own: `StorageError`."""
+    with storage(path):
+        try:
+            yield
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number:
+                raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+            raise
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a report is made of: plain values, read off artifacts by whoever calls. Anything may be missing but the names."""
+"""What a report is made of: plain values, read off artifacts by whoever calls; most may be missing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields

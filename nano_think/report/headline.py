@@ -64,9 +64,9 @@ def memory(data: ReportData) -> str:
     """How the table of the memory is to be read, or that there is none."""
     if data.results.get("memory"):
         return (
-            "Scratch memory holds one document's own earlier tokens and is dropped at its end; persistent memory was built "
-            "beforehand, from text that is not scored here. The shuffled control reads the same entries with their values "
-            "dealt out anew: a gain that survives it is no memory."
+            "Scratch memory holds one document's own earlier tokens and is dropped at its end; persistent memory was "
+            "built beforehand, from text that is not scored here. The shuffled control reads the same entries with "
+            "their values dealt out anew: a gain that survives it is no memory."
         )
     return "Memory: not measured in this run."
 
@@ -75,7 +75,8 @@ def duration(data: ReportData) -> str:
     """All stages together; trainings that ran side by side are each counted in full where the parts are summed."""
     if data.seconds is None:
         return "The time of the whole run was not taken."
-    return f"Altogether {words.seconds(data.seconds)}{', trainings that ran side by side included in full' * summed(data)}."
+    parts = ", each counted in full although trainings run side by side" if summed(data) else ""
+    return f"All stages together: {words.seconds(data.seconds)}{parts}."
 
 
 def summed(data: ReportData) -> bool:

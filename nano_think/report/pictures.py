@@ -24,7 +24,7 @@ def picture(data: ReportData, name: str, width: float = WIDE) -> str | None:
     draw, label = PICTURES[name]
     with drawing():
         figure = draw(data, width)
-        return figure and to_svg(figure, f"{name}-{width:.0f}", label)
+        return to_svg(figure, f"{name}-{width:.0f}", label) if figure else None
 
 
 def write_pictures(data: ReportData, folder: Path) -> list[Path]:

@@ -52,7 +52,7 @@ def curves(data: ReportData, width: float) -> Figure | None:
 def points(log: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     """(tokens, loss) of a training's log, without what a logarithmic axis cannot show."""
     pairs = [(entry.get("tokens"), entry.get("loss")) for entry in log]
-    return [(x, y) for x, y in pairs if known(x) and known(y) and y > 0]  # type: ignore[operator,misc]
+    return [(x, y) for x, y in pairs if known(x) and known(y) and y > 0]
 
 
 def _loss_axes(frame: Axes, lines: dict[str, list[tuple[float, float]]], ticks: int) -> None:
@@ -95,7 +95,7 @@ def _name_ends(frame: Axes, lines: dict[str, list[tuple[float, float]]], data: R
 
 
 def spread(wanted: Mapping[str, float], gap: float) -> dict[str, float]:
-    """Heights at least `gap` apart, in the order of the wanted ones and closest to them in the sense of least squares."""
+    """Heights at least `gap` apart, in the order of the wanted ones and nearest to them by least squares."""
     names = sorted(wanted, key=lambda name: wanted[name])
     # Without the gaps the heights need only not fall: isotonic regression, by pooling neighbours that do.
     pools: list[list[float]] = []
@@ -136,7 +136,7 @@ def _panel(
     frame: Axes, domain: str, values: dict[str, float], names: list[str], experts: list[str], named: bool
 ) -> None:
     best = scored.best(values)
-    _rows(frame, names if named else [""] * len(names), 14)
+    _rows(frame, [fit(spoken(name), 14) if named else "" for name in names])
     frame.set_title(fit(domain, 26), fontsize=FONT + 1, fontweight="bold", loc="left", pad=6, x=0)
     for place, name in enumerate(names):
         if name in values:
@@ -148,10 +148,10 @@ def _panel(
         label.set_fontweight("bold" if label.get_text() == scored.OURS else "normal")
 
 
-def _rows(frame: Axes, names: Sequence[str], letters: int) -> None:
+def _rows(frame: Axes, names: Sequence[str]) -> None:
     """Rows from the top, named at their left, and nothing else of an axis."""
     frame.set_ylim(len(names) - 0.5, -0.5)
-    frame.set_yticks(range(len(names)), [fit(spoken(name), letters) for name in names], color=INK)
+    frame.set_yticks(range(len(names)), names, color=INK)
     frame.xaxis.set_visible(False)
     frame.spines["bottom"].set_visible(False)
     frame.spines["left"].set_color(LINE)
@@ -167,7 +167,7 @@ def weights(data: ReportData, width: float) -> Figure | None:
     figure = canvas(width, legend + row * len(rows) + 4)
     frame = axes(figure, left, 2, width - left - 2, row * len(rows))
     frame.set_xlim(0, max(1.0, *(sum(parts.values()) for parts in rows.values())))
-    _rows(frame, [fit(domain, 14) for domain in rows], 14)
+    _rows(frame, [fit(domain, 14) for domain in rows])
     for place, parts in enumerate(rows.values()):
         _stack(frame, place, parts, experts, (width - left) / frame.get_xlim()[1])
     # On a phone the legend starts left of the bars, to have the room.
@@ -190,7 +190,7 @@ def _stack(frame: Axes, place: int, parts: dict[str, float], experts: list[str],
 def _legend(frame: Axes, experts: list[str], columns: int, start: float, step: float) -> None:
     """Squares and names above the bars, from `start` points right of the axes' edge, `step` points apart."""
     rows, height = math.ceil(len(experts) / columns), extent(frame)[1]
-    look = {"xycoords": "axes points", "va": "center_baseline", "annotation_clip": False}
+    look: dict[str, Any] = {"xycoords": "axes points", "va": "center_baseline", "annotation_clip": False}
     for number, name in enumerate(experts):
         line, column = divmod(number, columns)
         x, y = start + column * step, height + 12 + 20 * (rows - 1 - line)

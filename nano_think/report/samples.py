@@ -45,7 +45,7 @@ def samples(data: ReportData) -> list[Sample]:
 def _sample(given: Mapping[str, Any], experts: list[str]) -> Sample:
     pieces = given.get("tokens") or [{"text": given.get("text") or "", "weights": ()}]
     tokens = [_token(piece, experts) for piece in pieces]
-    said = [f"{key} {given[key]:g}" for key in ("seed", "temperature") if words.known(given.get(key))]
+    said = [f"{key} {given[key]}" for key in ("seed", "temperature") if words.known(given.get(key))]
     rows = (
         [code(piece["text"].translate(SHOWN_SPACE)), *_weights(piece, experts)] for piece in given.get("tokens") or ()
     )

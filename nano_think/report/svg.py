@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from nano_think.report.palette import INK, LINE, MUTED, VARIABLES, css
 
 FONT = 9.0
-SETTINGS = {
+SETTINGS: Any = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": FONT, "text.color": INK,
     # Names of domains are not formulas: a lone $ in one would be an error.
     "text.parse_math": False, "text.usetex": False,
@@ -35,8 +36,10 @@ _FAMILY = re.compile(r"font-family: [^;\"]*; ")
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Our settings, and silence about letters that the PNG's font lacks: a reader's browser has others."""
-    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+    """Our settings whatever the user's are; silence about letters that the PNG's font lacks, for browsers have more."""
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
 
@@ -59,7 +62,7 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue().decode()
     body = text[text.index(">", text.index("<svg")) + 1 :]
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
     width, height = (round(inches * 72) for inches in figure.get_size_inches())
     opening = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
     return opening + _in_page(_own_ids(body, name)).strip()

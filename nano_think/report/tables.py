@@ -111,7 +111,7 @@ def trainings(data: ReportData) -> Table | None:
     return table("Where each training ended; losses in nats per token", head, rows)
 
 
-_PLACE = ("step", "tokens", "loss", "event", "seconds", "tokens_per_second", "steps")
+_PLACE = ("step", "tokens", "loss", "rate", "event", "seconds", "tokens_per_second", "steps")
 
 
 def sources(data: ReportData) -> Table | None:

@@ -1,14 +1,14 @@
 """Numbers and names as people read them."""
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 from nano_think.core.progress import format_seconds
 
 NOTHING = "–"
 
 
-def known(value: Any) -> bool:
+def known(value: Any) -> TypeGuard[float]:
     """Whether `value` is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
@@ -25,7 +25,7 @@ def count(value: float | None) -> str:
 
 def short(value: float | None) -> str:
     """12,345 as 12.3k, 12,345,678 as 12.3M: for axes and headlines."""
-    if value is None or not known(value):
+    if not known(value):
         return NOTHING
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size * 0.9995:
@@ -35,7 +35,7 @@ def short(value: float | None) -> str:
 
 def size(value: float | None) -> str:
     """Bytes as B, kB, MB or GB (powers of ten)."""
-    if value is None or not known(value):
+    if not known(value):
         return NOTHING
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if abs(value) >= unit * 0.9995:
@@ -50,7 +50,7 @@ def _decimals(value: float) -> int:
 
 def seconds(value: float | None) -> str:
     """0.42 s, 4.2 s, 42 s, 3 min 05 s, 2 h 10 min."""
-    if value is None or not known(value):
+    if not known(value):
         return NOTHING
     if value < 9.95:
         return f"{value:.1f} s" if value >= 0.995 else f"{value:.2f} s"
@@ -59,7 +59,7 @@ def seconds(value: float | None) -> str:
 
 def share(value: float | None) -> str:
     """0.123 as 12%; less than half a per cent keeps a decimal."""
-    if value is None or not known(value):
+    if not known(value):
         return NOTHING
     return f"{value:.1%}" if 0 < value < 0.005 else f"{value:.0%}"
 

@@ -33,8 +33,10 @@ def save_checkpoint(
         files = {name: sha256(path / name) for name in ("model.safetensors", "optimizer.safetensors")}
         write_json(path / "state.json", {"step": step, "files": files, "python_rng": random.getstate(), **state})
         sync(folder)
-    for old in _checkpoints(folder)[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+    known = _checkpoints(folder)
+    # Later ones than this are damaged, or we should have gone on from them.
+    for other in {*known} - {*known[: known.index(path) + 1][-KEEP:]}:
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def load_checkpoint(

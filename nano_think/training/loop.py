@@ -103,6 +103,7 @@ class _Run:
         if found:
             self.step, state = found
             self.skipped, self.seconds = state["skipped"], state["seconds"]
+            self.recent = [torch.tensor(terms, device=self.accelerator.device) for terms in state["recent"]]
             self.log({"event": "resumed", "step": self.step, "steps": self.steps})
         self.objective.train()
         self.started = self.saved = self.logged = time.monotonic()
@@ -118,18 +119,20 @@ class _Run:
         loss = torch.stack(list(terms.values())).sum()
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.bare.parameters(), self.config.optim.clip or math.inf)
-        self._update(step, loss, norm)
-        self.recent.append(torch.stack([loss.detach(), *(term.detach() for term in terms.values())]))
+        if self._update(step, loss, norm):
+            self.recent.append(torch.stack([loss.detach(), *(term.detach() for term in terms.values())]).float())
         self.step = step + 1
         if self.step % self.config.log_every == 0 or self.step == self.steps:
             self._report(["loss", *terms])
-        if (time.monotonic() - self.saved > self.config.save_every or interrupts.requested()) and step + 1 < self.steps:
-            self._save()
-        interrupts.leave_if_requested()
+        if self.step < self.steps:
+            if time.monotonic() - self.saved > self.config.save_every or interrupts.requested():
+                self._save()
+            interrupts.leave_if_requested()
 
-    def _update(self, step: int, loss: Tensor, norm: Tensor) -> None:
-        """Take the step unless the numbers are broken: one NaN would make every weight NaN for good."""
-        if torch.isfinite(loss) and torch.isfinite(norm):
+    def _update(self, step: int, loss: Tensor, norm: Tensor) -> bool:
+        """Take the step unless the numbers are broken (one NaN would make every weight NaN for good); was it taken?"""
+        taken = bool(torch.isfinite(loss) and torch.isfinite(norm))
+        if taken:
             self.bad = 0
             for optimizer in self.prepared:
                 optimizer.step()
@@ -142,13 +145,14 @@ class _Run:
                 f"step {step}: no finite loss or gradient in {self.bad} steps in a row (last loss {loss.item()}); "
                 "lower optim.matrix_rate and optim.vector_rate"
             )
+        return taken
 
     def _report(self, names: list[str]) -> None:
         now = time.monotonic()
         speed = (self.step - self.logged_step) * self.tokens_per_step / max(now - self.logged, 1e-9)
-        means = torch.stack(self.recent).float().mean(dim=0).tolist()
+        if self.recent:
+            self.last = dict(zip(names, torch.stack(self.recent).mean(dim=0).tolist(), strict=True))
         self.recent, self.logged, self.logged_step = [], now, self.step
-        self.last = dict(zip(names, means, strict=True))
         self.log({
             "event": "step", "step": self.step, "steps": self.steps, "tokens": self.step * self.tokens_per_step,
             "tokens_per_second": speed, "rate": rate_at(self.step - 1, self.steps, self.config.optim), **self.last,
@@ -157,7 +161,10 @@ class _Run:
     def _save(self) -> None:
         self.saved = time.monotonic()
         if self.accelerator.is_main_process:
-            state = {"skipped": self.skipped, "seconds": self.seconds + self.saved - self.started}
+            state = {
+                "skipped": self.skipped, "seconds": self.seconds + self.saved - self.started,
+                "recent": [terms.tolist() for terms in self.recent],
+            }  # fmt: skip
             save_checkpoint(self.folder, self.step, self.bare, self.optimizers, state)
             self.log({"event": "saved", "step": self.step})
 

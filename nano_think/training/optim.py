@@ -1,5 +1,6 @@
 """Muon for matrices, AdamW for the rest, and the learning rate as a pure function of the step."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,8 @@ class OptimConfig(Config):
     """Optimiser and schedule. Rates are peaks; both optimisers share the schedule."""
 
     matrix_rate: float = 0.02
-    """Muon's learning rate, for the matrices of linear layers (root-mean-square change per step and entry)."""
+    """Muon's learning rate, for the matrices of linear layers (largest stretch of a vector by one step's change; times
+    the root of rows / columns where a matrix is taller than wide)."""
     vector_rate: float = 0.003
     """AdamW's learning rate, for gains, biases and everything that is no matrix."""
     table_rate: float = 0.03
@@ -28,6 +30,9 @@ class OptimConfig(Config):
     """Largest norm of the whole gradient; longer ones are shortened to it (0 turns it off)."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not getattr(self, field.name) >= 0:
+                raise ValueError(f"{field.name}: wanted 0 or more, got {getattr(self, field.name)}")
         if self.warmup + self.decay > 1:
             raise ValueError(f"warmup + decay: wanted at most 1 in all, got {self.warmup + self.decay}")
 

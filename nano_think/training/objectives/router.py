@@ -27,7 +27,8 @@ class RouterObjective(nn.Module):
         scored_BT = targets_BT != self.model.start_token
         routed = self.model(inputs_BT, self._drop(len(inputs_BT), inputs_BT.device))
         nll_BT = self.model.head.nll(routed.hidden, targets_BT)
-        entropy_BT = torch.special.entr(routed.weights).sum(-1)
+        # Not torch.special.entr: its gradient at a weight of 0, an expert that was left out, is infinite.
+        entropy_BT = -(routed.weights * routed.weights.clamp_min(1e-9).log()).sum(-1)
         bonus = self.entropy * max(0.0, 1 - 5 * share)
         return {"next_token": masked_mean(nll_BT, scored_BT), "entropy": -bonus * masked_mean(entropy_BT, scored_BT)}
 

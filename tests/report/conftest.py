@@ -2,7 +2,10 @@
 
 import math
 import random
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from nano_think.report import ReportData
 
@@ -85,20 +88,26 @@ def fake(experts: list[str] = EXPERTS, domains: dict[str, float] = DOMAINS, **ch
                        "router": 4_099, "whole": 2_893_827},
         "results": results(experts, domains),
         "samples": [
-            sample("In the beginning", "God created the heaven and the earth, and the children of Israel went up out of the "
-                   "land,\nand the king said unto him, Behold, I have given thee the city.", experts, 1),
+            sample("In the beginning", "God created the heaven and the earth, and the children of Israel went up out "
+                   "of the land,\nand the king said unto him, Behold, I have given thee the city.", experts, 1),
             sample("def main():\n", "    parser = argparse.ArgumentParser(description=__doc__)\n    return "
                    "self._read(path, encoding)\n\n class Reader: pass", experts, 2),
-            sample("The city of ", "Saint-Denis is a commune in the north of France , known for its football club and the "
-                   "railway station that was built in the nineteenth century .", experts, 3),
+            sample("The city of ", "Saint-Denis is a commune in the north of France , known for its football club and "
+                   "the railway station that was built in the nineteenth century .", experts, 3),
         ],
         "times": {name: {"seconds": s, "fresh": k < 3} for k, (name, s) in enumerate(zip(stages, spent, strict=True))},
         "config": {"seed": 1, "members": experts, "space": {"width": 128, "window": 256, "vocabulary": 4096},
-                   "pretrain": {"tokens": 800_000, "batch": 8, "optim": {"matrix_rate": 0.02, "clip": 1.0, "decay": None}}},
-        "compute": {name: {"device": "cpu", "dtype": "float32", "threads": 1, "torch": "2.13.0", "matmul": "oneDNN (error 2e-7)"}
+                   "pretrain": {"tokens": 800_000, "batch": 8, "optim": {"matrix_rate": 0.02, "decay": None}}},
+        "compute": {name: {"device": "cpu", "dtype": "float32", "threads": 1, "matmul": "oneDNN (error 2e-7)"}
                     for name in ["embedding", *experts, "router"]},
         "artifacts": {name: {"key": f"{random.Random(name).getrandbits(64):016x}",
                              "digest": f"{random.Random(name + '.').getrandbits(256):064x}"} for name in stages},
         "versions": {"nano_think": "0.1.0", "python": "3.11.2", "torch": "2.13.0"},
     }  # fmt: skip
     return ReportData(**(given | changes))
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., ReportData]:
+    """`fake`, for tests to call."""
+    return fake
