@@ -22,6 +22,7 @@ def run(arguments: list[str]) -> int:
 
     from nano_think.cli.arguments import parse_arguments, pipeline_defaults
     from nano_think.core.config import to_dict
+    from nano_think.stages.session import check
 
     preset, defaults = pipeline_defaults(arguments, "micro")
     kind = _arguments_kind()
@@ -29,6 +30,7 @@ def run(arguments: list[str]) -> int:
     if wanted.print_config:
         print(yaml.safe_dump(to_dict(wanted.pipeline), sort_keys=False, allow_unicode=True), end="")
         return 0
+    check(wanted.root, wanted.pipeline)
     artifacts = run_locally(preset, to_dict(wanted.pipeline), wanted.root)
     _tell(artifacts, wanted.json)
     return 0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nano_think.core.errors import ChildError, storage
 
-START_SECONDS, SETTLE_SECONDS, STOP_SECONDS = 120.0, 30.0, 5.0
+START_SECONDS, SETTLE_SECONDS, HURRIED_SECONDS, STOP_SECONDS = 120.0, 30.0, 3.0, 5.0
 SERVER = """
 import os, threading, uvicorn
 threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
@@ -39,8 +39,10 @@ def temporary_api(root: Path) -> Iterator[None]:
     try:
         _await(server, port)
         yield
-        with contextlib.suppress(Exception):
-            _settle()
+        _settle(SETTLE_SECONDS)
+    except BaseException:
+        _settle(HURRIED_SECONDS)
+        raise
     finally:
         _stop(server)
 
@@ -84,22 +86,28 @@ def _start(listener: socket.socket) -> subprocess.Popen:
 def _await(server: subprocess.Popen, port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5) as ok:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5) as ok,
+        ):
             if ok.status == 200:
                 return
         time.sleep(0.05)
     raise ChildError("Prefect's temporary API did not start; run again, and if it stays so remove .prefect in the root")
 
 
-def _settle() -> None:
+def _settle(seconds: float) -> None:
+    """Wait, at most so long, until no task run is unfinished in Prefect's history."""
+    if "prefect" not in sys.modules:
+        return
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterState, TaskRunFilterStateType
     from prefect.client.schemas.objects import StateType
 
     unfinished = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
     waiting = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=unfinished)))
-    deadline = time.monotonic() + SETTLE_SECONDS
-    with get_client(sync_client=True) as client:
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:
         while time.monotonic() < deadline and client.read_task_runs(task_run_filter=waiting, limit=1):
             time.sleep(0.1)
 

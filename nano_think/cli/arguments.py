@@ -1,13 +1,18 @@
 """From words on the command line to typed arguments."""
 
+import contextlib
+import io
+import re
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import tyro
 
-from nano_think.core.config import read_yaml
+from nano_think.core.config import overlay, parse, read_yaml, to_dict
 from nano_think.core.errors import UsageError
-from nano_think.stages.pipeline import PipelineConfig, load
+
+if TYPE_CHECKING:
+    from nano_think.stages.pipeline import PipelineConfig
 
 A = TypeVar("A")
 SHORT = {"--sources": "--ingest.sources"}
@@ -17,10 +22,28 @@ def parse_arguments(kind: type[A], verb: str, arguments: list[str], default: A |
     """The arguments of a verb, an instance of the dataclass `kind`; wrong ones end with exit code 2 and a hint."""
     words = [_lengthen(word) for word in arguments]
     settings = {"prog": f"nano-think {verb}", "args": words, "config": (tyro.conf.FlagCreatePairsOff,)}
+    said = io.StringIO()
     try:
-        return tyro.cli(kind, **settings) if default is None else tyro.cli(kind, default=default, **settings)
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, **settings) if default is None else tyro.cli(kind, default=default, **settings)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UsageError(f"{_in_one_line(said.getvalue())} See: nano-think {verb} --help") from None
+
+
+def _in_one_line(box: str) -> str:
+    """What is wrong, and the flag that may be meant, out of the frame that tyro draws around its errors."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    wrong = " ".join(line for line in lines[: next((i for i, line in enumerate(lines) if "───" in line), None)] if line)
+    flags = [line.split()[0] for line in lines if line.startswith("--")]
+    if any(line.startswith("Perhaps you meant") for line in lines) and flags:
+        return f"{wrong}. Did you mean '{flags[0]}'?"
+    if wrong.startswith("Missing from"):
+        return f"missing: {', '.join(flags)}."
+    return re.sub(r"^(Error parsing )?(pipeline\.)?", "", wrong).rstrip(".") + "."
 
 
 def _lengthen(word: str) -> str:
@@ -28,11 +51,14 @@ def _lengthen(word: str) -> str:
     return SHORT.get(name, name) + equals + value
 
 
-def pipeline_defaults(arguments: list[str], preset: str) -> tuple[str, PipelineConfig]:
+def pipeline_defaults(arguments: list[str], preset: str) -> "tuple[str, PipelineConfig]":
     """The preset's name and its configuration with `--config FILE` laid over it: what the other flags start from."""
+    from nano_think.stages.pipeline import PipelineConfig, load
+
     preset = _value_of("--preset", arguments) or preset
     file = _value_of("--config", arguments)
-    return preset, load(preset, read_yaml(Path(file)) if file else {})
+    base = load(preset)
+    return preset, parse(PipelineConfig, overlay(to_dict(base), read_yaml(Path(file))), file) if file else base
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:

@@ -11,19 +11,28 @@ from nano_think.cli.verbs import all_verbs
 from nano_think.core.errors import Interrupted, NanoThinkError, UsageError, nearest
 
 DEBUG = "--debug"
+SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGINT or SIGTERM: both are felt like Ctrl-C, which no `except Exception` on the way swallows."""
+
+    def __init__(self, signum: int):
+        super().__init__()
+        self.signum = signum
 
 
 def main() -> int:
     """The `nano-think` command; exit codes are listed in docs/exit-codes.md."""
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = DEBUG in sys.argv
-    signal.signal(signal.SIGTERM, _terminate)
+    _leave_at_the_second_signal()
     try:
         return _run(arguments)
     except NanoThinkError as error:
         return _fail(str(error), error.exit_code, debug)
-    except KeyboardInterrupt:
-        stopped = Interrupted(signal.SIGINT)
+    except KeyboardInterrupt as error:
+        stopped = Interrupted(getattr(error, "signum", signal.SIGINT))
         return _fail(str(stopped), stopped.exit_code, debug)
     except BrokenPipeError:
         # Whoever read our output has left; nothing is wrong, and nothing can be said.
@@ -64,8 +73,22 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted(signum)
+def _leave_at_the_second_signal() -> None:
+    """The first SIGINT or SIGTERM ends what we do in good order; a second one ends us there and then. What we have
+    started notices that we are gone, and goes too.
+    """
+    received: list[int] = []
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if received:
+            if sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), SHOW_CURSOR)
+            os._exit(128 + signum)
+        received.append(signum)
+        raise Stopped(signum)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, handle)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ class Plain(Quiet):
             self.note(f"{stage}: goes on from step {event['step']} of {event['steps']}")
         elif event["event"] == "compute":
             self.note(f"{stage}: " + ", ".join(f"{name} {value}" for name, value in event.items() if name != "event"))
+        elif event["event"] == "warning":
+            self.note(f"{stage}: {event['message']}")
         elif event["event"] == "step" and self._due(stage, event):
             self.note(f"{stage}: {describe(event)}")
 
@@ -124,6 +126,8 @@ class Terminal(Quiet):
             if event["event"] == "step" and stage in self._tasks:
                 note = f"loss {event['loss']:.3f}  {event['tokens_per_second']:,.0f} tokens/s"
                 self._bars.update(self._tasks[stage], total=event["steps"], completed=event["step"], note=note)
+            elif event["event"] == "warning":
+                self.note(f"  {stage}: {event['message']}")
             elif event["event"] == "resumed":
                 self.note(f"  {stage} goes on from step {event['step']} of {event['steps']}")
 

@@ -14,7 +14,7 @@ from nano_think.core.errors import InputError, storage
 from nano_think.data.clean import SPLITS, Cleaner, choice_order, split_of_digest
 from nano_think.data.document import Document
 from nano_think.data.shards import DocumentWriter, read_documents
-from nano_think.data.source import MAX_DOC_BYTES, BadLines, Reading, Source
+from nano_think.data.source import MAX_DOC_BYTES, BadLines, Reading, Source, ask_all
 from nano_think.data.sources import resolve
 
 __all__ = ["IngestConfig", "fingerprint", "ingest", "read_documents"]
@@ -28,7 +28,8 @@ class IngestConfig(Config):
     """What text is read, and how it is cleaned and divided."""
 
     sources: tuple[str, ...] = ("starter",)
-    """Sources: names, the group 'starter', 'jsonl:GLOB' or 'text:GLOB' for files of your own."""
+    """Sources: names, the groups 'starter' (no network) and 'seven' (the design's datasets, from the Hugging Face hub),
+    'jsonl:GLOB' or 'text:GLOB' for files of your own."""
     max_bytes_per_source: int | None = None
     """Bytes of text kept of each source, chosen by hash over the whole of it; none = all."""
     min_chars: int = 1
@@ -78,9 +79,10 @@ def ingest(config: IngestConfig, out: Path, note: Callable[[str], None] = ignore
     """Write `out/SPLIT.documents-NNNNN.arrow` (text, source, id, domain) and return what was kept and why.
 
     The same configuration and the same sources give the same bytes. Raises `InputError` for what cannot be read and
-    when no document is left.
+    when no document is left; all sources that cannot be reached are named at once, before anything is written.
     """
     sources = resolve(config.sources, config.reading)
+    ask_all(sources, lambda source: source.check())
     cleaner = Cleaner(min_chars=config.min_chars, max_doc_bytes=config.max_doc_bytes)
     with storage(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
 import importlib.metadata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -49,9 +50,29 @@ class Source(ABC):
     def origin(self) -> str:
         """A short citation that changes when the content does: a package and its version, a file and its sha256."""
 
+    def check(self) -> None:
+        """Raise `InputError`, within seconds, where `documents` could not begin: before any work is done."""
+        _ = self.origin
+
     @abstractmethod
     def documents(self) -> Iterator[Document]:
         """All documents, from the start at every call; `skipped` then counts the lines left out, by reason."""
+
+
+def ask_all(sources: Iterable[Source], question: Callable[[Source], object]) -> None:
+    """Ask every source at the same time; those that cannot answer are reported together, one line for each reason."""
+
+    def reason(source: Source) -> str | None:
+        try:
+            question(source)
+        except InputError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        reasons = dict.fromkeys(filter(None, pool.map(reason, sources)))
+    if reasons:
+        raise InputError("\n".join(reasons))
 
 
 def package_version(distribution: str, wanted: str) -> str:

@@ -39,9 +39,9 @@ class DiffuserConfig(ExpertConfig):
     """Width of the code that tells a row its noise level (channels)."""
     blocks: tuple[int, ...] = (1, 4, 8, 16)
     """Block sizes that training draws from; the first is the next-token case (tokens)."""
-    next_token_share: float = 0.6
+    next_token_share: float = 0.75
     """Share of batches that use the first block size (0 to 1)."""
-    query_share: float = 0.5
+    query_share: float = 0.75
     """Share of blocks that are pure queries, without any information about their tokens (0 to 1)."""
 
     def __post_init__(self) -> None:

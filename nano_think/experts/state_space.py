@@ -24,7 +24,7 @@ class StateSpaceConfig(ExpertConfig):
     """Channels that share one decay (channels)."""
     taps: int = 4
     """Length of the causal convolution (tokens)."""
-    chunk: int = 64
+    chunk: int = 32
     """Tokens that the scan handles in one matrix product: speed and memory, not the result (tokens)."""
 
 

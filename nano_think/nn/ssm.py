@@ -60,10 +60,12 @@ def _within_chunks(xdt: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, documen
     L = xdt.shape[2]
     causal = torch.ones(L, L, dtype=torch.bool, device=xdt.device).tril()
     mask = (documents[..., :, None] == documents[..., None, :]) & causal
-    gap = log_decay[:, :, :, None] - log_decay[:, :, None]
-    decay = torch.exp(gap.masked_fill(~mask[..., None], float("-inf")))
-    weight_BCLLG = (C @ B.transpose(-1, -2))[..., None] * decay
-    return torch.einsum("bclsg,bcsgp->bclgp", weight_BCLLG, xdt)
+    hidden_BCLL = torch.zeros_like(mask, dtype=xdt.dtype).masked_fill_(~mask, float("-inf"))
+    log_BCGL = log_decay.transpose(2, 3)
+    # Heads before the pairs of tokens: the products over tokens then need no copies.
+    decay_BCGLL = torch.exp(log_BCGL[..., :, None] - log_BCGL[..., None, :] + hidden_BCLL[:, :, None])
+    weight_BCGLL = (C @ B.transpose(-1, -2))[:, :, None] * decay_BCGLL
+    return (weight_BCGLL @ xdt.transpose(2, 3)).transpose(2, 3)
 
 
 def _read_state(state: Tensor, log_decay: Tensor, C: Tensor, same: Tensor) -> Tensor:

@@ -94,9 +94,11 @@ def find_model(model: str, root: Path) -> tuple[Artifact, Artifact | None]:
         if not (root / LATEST).is_file():
             raise UsageError(f"no finished model under '{root}'; train one with: nano-think run --root {root}")
         places = read_json(root / LATEST)
+        if not isinstance(places, dict) or not {"router", "memory"} <= places.keys():
+            raise ArtifactError(f"{root / LATEST}: names no model; run the pipeline again")
         found, memory = open_artifact(root / places["router"]), open_artifact(root / places["memory"])
         return found.verify(), memory.verify()
-    path = Path(model)
+    path = Path(model).resolve()
     if not path.is_dir():
         raise UsageError(f"model '{model}': no such folder; give 'latest' or the folder of a trained router")
     found = open_artifact(path).verify()

@@ -13,7 +13,7 @@ import nano_think
 PACKAGE = "nano_think"
 HOME = Path(nano_think.__file__).parent
 # What only tells people something; no result depends on it.
-SILENT = ("nano_think.core.console", "nano_think.core.errors", "nano_think.stages")
+SILENT = ("nano_think.core.console", "nano_think.core.errors", "nano_think.core.progress", "nano_think.stages")
 
 
 def digest_modules(*roots: str) -> str:

@@ -6,6 +6,8 @@ A child dies with its parent: it holds the read end of a pipe as its standard in
 import contextlib
 import json
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -16,12 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nano_think.core import interrupts
 from nano_think.core.errors import BY_EXIT_CODE, ChildError, Interrupted
 
 Log = Callable[[dict[str, Any]], None]
-GRACE_SECONDS = 5.0
+GRACE_SECONDS, WATCH_SECONDS = 5.0, 0.5
 _live: set[subprocess.Popen] = set()
-_guard = threading.Lock()
+_guard = threading.Condition()
 _stopping = threading.Event()
 
 
@@ -40,20 +43,21 @@ def run_child(name: str, command: list[str], env: Mapping[str, str], log: Log) -
     signal it died of.
     """
     other: deque[str] = deque(maxlen=20)
+    error: dict[str, Any] | None = None
     with _started(command, env) as process:
         for line in process.stdout or ():
             event = _parse(line)
             if event is None:
-                other.append(line.rstrip())
-            elif event.get("event") == "error":
-                other.append(event["message"])
+                other.append(line.strip())
+            elif event["event"] == "error":
+                error = event
             else:
                 log(event)
         code = process.wait()
-    if _stopping.is_set():
+    if code and _stopping.is_set():
         raise Interrupted(signal.SIGINT)
     if code:
-        raise _failure(name, code, list(other))
+        raise _failure(name, code, error, list(filter(None, other)))
 
 
 @contextlib.contextmanager
@@ -69,9 +73,10 @@ def _started(command: list[str], env: Mapping[str, str]) -> Iterator[subprocess.
     try:
         yield process
     finally:
-        _end([process])
+        _end(process)
         with _guard:
             _live.discard(process)
+            _guard.notify_all()
 
 
 def _parse(line: str) -> dict[str, Any] | None:
@@ -81,49 +86,60 @@ def _parse(line: str) -> dict[str, Any] | None:
     return None
 
 
-def _failure(name: str, code: int, lines: list[str]) -> Exception:
+def _failure(name: str, code: int, error: dict[str, Any] | None, lines: list[str]) -> Exception:
+    """What the child died of. Accelerate's launcher leaves with 1 whatever the training left with: the error's own code
+    is in its event, a signal is in the launcher's last words.
+    """
+    if error and error["code"] in BY_EXIT_CODE and error["code"] > 1:
+        return BY_EXIT_CODE[error["code"]](f"{name}: {error['message']}")
+    if error:
+        return ChildError(f"{name}: its process failed: {error['message']}")
+    signum = -code if code < 0 else next((int(n) for n in re.findall(r"died with .*?(\d+)>?\.", "\n".join(lines))), 0)
+    if signum:
+        hint = " (out of memory?)" if signum == signal.SIGKILL else ""
+        killed = f"{name}: its process was killed by {signal_name(signum)}{hint}"
+        return ChildError(f"{killed}; run again to go on from its last checkpoint")
     said = lines[-1] if lines else "it said nothing"
-    died = next((line for line in reversed(lines) if "died with" in line.lower()), "")
-    if code < 0 or "SIG" in died:
-        what = (
-            signal.Signals(-code).name
-            if code < 0
-            else died.rpartition("SIG")[1] + died.rpartition("SIG")[2].strip(".>) ")
-        )
-        hint = " (out of memory?)" if "KILL" in what else ""
-        return ChildError(
-            f"{name}: its process was killed by {what}{hint}; run again to go on from its last checkpoint"
-        )
-    kind = BY_EXIT_CODE.get(code)
-    if kind and kind.exit_code > 1:
-        return kind(said)
     return ChildError(f"{name}: its process ended with exit code {code}: {said}")
 
 
-def _end(processes: list[subprocess.Popen]) -> None:
-    """Ask the processes' groups to end, wait a little, then make them."""
-    for process in processes:
-        _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_SECONDS
-    for process in processes:
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        _signal(process, signal.SIGKILL)
-        process.wait()
+def signal_name(signum: int) -> str:
+    """SIGKILL for 9; a number that has no name is called "signal 40"."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ask the process's group to end, and make it after a while. The output ends when the last of the group has."""
+    _signal(process, signal.SIGTERM)
+    late = threading.Timer(GRACE_SECONDS, _signal, (process, signal.SIGKILL))
+    late.start()
+    for _ in process.stdout or ():
+        pass
+    process.wait()
+    late.cancel()
+    _signal(process, signal.SIGKILL)
+    for stream in (process.stdin, process.stdout):
+        if stream:
+            stream.close()
 
 
 def _signal(process: subprocess.Popen, signum: int) -> None:
-    if process.poll() is None or signum == signal.SIGKILL:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signum)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signum)
 
 
 def stop_all() -> None:
-    """End every child and start no more: what a flow does when it is interrupted."""
+    """End every child and start no more: what a flow does when it is interrupted. They have time to save."""
     _stopping.set()
     with _guard:
-        processes = list(_live)
-    _end(processes)
+        for process in _live:
+            _signal(process, signal.SIGTERM)
+        _guard.wait_for(lambda: not _live, GRACE_SECONDS)
+        for process in _live:
+            _signal(process, signal.SIGKILL)
 
 
 def allow_again() -> None:
@@ -132,12 +148,17 @@ def allow_again() -> None:
 
 
 def die_with_parent() -> None:
-    """In a child: end this process's group when standard input ends, which it does when the parent is gone."""
+    """In a child: end this process's group when standard input ends, which it does when the parent is gone, or when the
+    launcher between them is.
+    """
+    launcher = os.getppid()
 
     def watch() -> None:
         with contextlib.suppress(OSError):
-            os.read(0, 1)
-        os.killpg(os.getpgid(0), signal.SIGTERM)
+            while os.getppid() == launcher and not select.select([0], [], [], WATCH_SECONDS)[0]:
+                pass
+        if not interrupts.requested():  # A second signal would mean: at once, without saving.
+            os.killpg(os.getpgid(0), signal.SIGTERM)
         time.sleep(GRACE_SECONDS)
         os.killpg(os.getpgid(0), signal.SIGKILL)
 

@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nano_think.core.config import Config
-from nano_think.core.files import read_json, write_text
-from nano_think.report import ReportData, render, write_pictures
+from nano_think.core.files import read_json, sha256, write_text
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.evaluate import RESULTS, SAMPLES
 from nano_think.stages.stage import Context, Inputs, Stage
 from nano_think.stages.training import read_curve
 
+if TYPE_CHECKING:
+    from nano_think.report import ReportData
+
 PAGE, PICTURES = "report.html", "pictures"
+FORM = Path(__file__).parents[1] / "report"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +32,14 @@ class Report(Stage):
     name = "report"
     config: ReportJob
 
+    def fingerprint(self) -> Any:
+        """The page's form and style, which no module holds."""
+        return {file.name: sha256(file) for file in sorted(FORM.iterdir()) if file.suffix in (".css", ".html")}
+
     def build(self, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
+        # Drawing is slow to import, and a run that has its report already draws nothing.
+        from nano_think.report import render, write_pictures
+
         data = collect(self.config, inputs)
         write_text(out / PAGE, render(data))
         (out / PICTURES).mkdir(exist_ok=True)
@@ -37,8 +47,10 @@ class Report(Stage):
         return {"page": PAGE, "pictures": [picture.name for picture in pictures]}
 
 
-def collect(job: ReportJob, inputs: Inputs) -> ReportData:
+def collect(job: ReportJob, inputs: Inputs) -> "ReportData":
     """What the report shows, read off the artifacts."""
+    from nano_think.report import ReportData
+
     manifests = {name: artifact.manifest for name, artifact in inputs.items()}
     summaries = {name: manifest["summary"] for name, manifest in manifests.items()}
     trained = [name for name, summary in summaries.items() if "training" in summary]

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nano_think.core.config import flatten, to_dict
-from nano_think.core.errors import Interrupted, storage
+from nano_think.core.errors import storage
 from nano_think.core.files import lock
 from nano_think.core.progress import choose_progress
+from nano_think.data.sources import resolve
 from nano_think.stages import process
 from nano_think.stages.artifact import Artifact, write_latest
 from nano_think.stages.pipeline import PipelineConfig
 from nano_think.stages.stage import Context
-from nano_think.stages.tracking import Tracker, open_tracker
+from nano_think.stages.tracking import Tracker, open_tracker, status_of
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,25 @@ def _figures(results: Mapping) -> Iterator[tuple[str, float]]:
         yield f"eval/memory/{kind}", part["mixture"]
 
 
+def check(root: Path, config: PipelineConfig) -> None:
+    """Refuse at once what the run would refuse later: sources that are not there, a root in use or not writable."""
+    resolve(config.ingest.sources, config.ingest.reading)
+    with _hold(root):
+        pass
+
+
 @contextlib.contextmanager
-def open_session(root: Path, name: str, config: PipelineConfig) -> Iterator[Session]:
-    """Hold the root for the block; whatever ends it, no process stays behind and MLflow hears the truth."""
+def _hold(root: Path) -> Iterator[None]:
     with storage(root):
         root.mkdir(parents=True, exist_ok=True)
     with lock(root / ".lock", f"artifact root '{root}'"):
+        yield
+
+
+@contextlib.contextmanager
+def open_session(root: Path, name: str, config: PipelineConfig) -> Iterator[Session]:
+    """Hold the root for the block; whatever ends it, no process stays behind and MLflow hears the truth."""
+    with _hold(root):
         process.allow_again()
         progress = choose_progress()
         try:
@@ -68,7 +82,6 @@ def _ended(tracker: Tracker) -> Iterator[None]:
         yield
     except BaseException as error:
         process.stop_all()
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        tracker.end("KILLED" if stopped else "FAILED")
+        tracker.end(status_of(error))
         raise
     tracker.end("FINISHED")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nano_think.core.errors import StorageError
+from nano_think.core.errors import Interrupted, StorageError
 from nano_think.core.files import lock
 
 EXPERIMENT = "nano_think"
@@ -67,9 +67,10 @@ def open_tracker(root: Path, name: str, run: str = "") -> "Tracker":
     """A new MLflow run in the store of `root`. The store is made once, under a lock, in WAL mode: two processes that
     make it at the same time would destroy it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
 
+    # After the import, which sets it up to tell of every migration.
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     path = store_path(root)
     uri = f"sqlite:///{path}"
     try:
@@ -137,8 +138,8 @@ class Run(NoTracker):
         run = Run(self.client, self.uri, self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id)
         try:
             yield run
-        except BaseException:
-            run.end("FAILED")
+        except BaseException as error:
+            run.end(status_of(error))
             raise
         run.end("FINISHED")
 
@@ -148,6 +149,12 @@ class Run(NoTracker):
     def end(self, status: str) -> None:
         self.flush()
         self.client.set_terminated(self.run, status)
+
+
+def status_of(error: BaseException) -> str:
+    """What MLflow calls a run that `error` has ended: KILLED where somebody stopped it, FAILED where it went wrong."""
+    stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
+    return "KILLED" if stopped else "FAILED"
 
 
 def from_environment() -> Tracker:

@@ -12,38 +12,41 @@ from typing import Any
 from nano_think.core import interrupts
 from nano_think.core.errors import NanoThinkError
 from nano_think.core.files import read_json, write_json
-from nano_think.stages import embedding, pretrain, router
 from nano_think.stages.artifact import open_artifact
 from nano_think.stages.process import die_with_parent, emit
-from nano_think.stages.stage import WORK
 from nano_think.stages.tracking import Tracker, from_environment
-from nano_think.stages.training import Trainer, TrainingStage
-
-STAGES: tuple[type[TrainingStage], ...] = (embedding.Embedding, pretrain.Pretrain, router.RouterStage)
 
 
 def main(folder: str) -> int:
     """Do the job in `folder`; the exit code is that of the error, if there is one."""
     die_with_parent()
-    interrupts.install()
     tracker = from_environment()
     try:
         _work(Path(folder), tracker)
         return 0
     except NanoThinkError as error:
-        emit({"event": "error", "message": str(error)})
+        emit({"event": "error", "code": error.exit_code, "message": str(error)})
         return error.exit_code
     except Exception as error:
         traceback.print_exc()
-        emit({"event": "error", "message": f"{type(error).__name__}: {error}"})
+        emit({"event": "error", "code": 1, "message": f"{type(error).__name__}: {error}"})
         return 1
     finally:
         tracker.flush()
 
 
 def _work(out: Path, tracker: Tracker) -> None:
+    # Imported late: these need torch and take seconds, in which the parent may die.
+    from nano_think.stages.embedding import Embedding
+    from nano_think.stages.pretrain import Pretrain
+    from nano_think.stages.router import RouterStage
+    from nano_think.stages.stage import WORK
+    from nano_think.stages.training import Trainer
+
+    # Until now a signal ended the process at once: there was nothing to save.
+    interrupts.install()
     job = read_json(out / WORK / "job.json")
-    stage = next(kind for kind in STAGES if kind.__name__ == job["stage"])
+    stage = next(kind for kind in (Embedding, Pretrain, RouterStage) if kind.__name__ == job["stage"])
     config = stage.read_config(job["config"])
     inputs = {name: open_artifact(Path(path)) for name, path in job["inputs"].items()}
     tracker.tags({"process_id": str(os.getpid())})

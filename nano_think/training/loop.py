@@ -138,6 +138,7 @@ class _Run:
                 optimizer.step()
         else:
             self.bad, self.skipped = self.bad + 1, self.skipped + 1
+            self.log({"event": "warning", "message": f"step {step} left out: its loss or gradient is not finite"})
         for optimizer in self.prepared:
             optimizer.zero_grad()
         if self.bad >= MOST_BAD_STEPS:

@@ -2,7 +2,7 @@
 
 from nano_think.core.errors import UsageError, nearest
 from nano_think.core.registry import Registry
-from nano_think.data.source import Reading, Source
+from nano_think.data.source import Reading, Source, ask_all
 
 SOURCES: Registry[type[Source]] = Registry("source", "nano_think.data.sources")
 
@@ -19,17 +19,21 @@ def groups() -> dict[str, list[str]]:
 def resolve(specs: tuple[str, ...], reading: Reading | None = None) -> list[Source]:
     """The sources that `specs` ask for, in order, each once.
 
-    A spec is a source ("kjv"), a group ("starter") or a source with an argument ("jsonl:PATH/*.jsonl.gz").
-    Raises `UsageError` with the nearest name for an unknown one, and `InputError` for a glob that matches nothing.
+    A spec is a source ("kjv"), a group ("starter", "seven") or a source with an argument ("jsonl:PATH/*.jsonl.gz").
+    Raises `UsageError` with the nearest name for an unknown one, and `InputError` for a glob that matches nothing, or
+    with a line for every source whose origin cannot be told.
     """
     members = groups()
-    found: dict[tuple[str, str], Source] = {}
+    found: list[Source] = []
     for spec in specs:
         name, _, argument = spec.partition(":")
         for member in members.get(spec) or [name]:
-            for source in _known(member, spec, members).from_spec(argument, reading or Reading()):
-                found.setdefault((source.name, source.origin), source)
-    return list(found.values())
+            found += _known(member, spec, members).from_spec(argument, reading or Reading())
+    ask_all(found, lambda source: source.origin)
+    once: dict[tuple[str, str], Source] = {}
+    for source in found:
+        once.setdefault((source.name, source.origin), source)
+    return list(once.values())
 
 
 def _known(name: str, spec: str, members: dict[str, list[str]]) -> type[Source]:

@@ -1,0 +1,89 @@
+"""Attention: the fused kernel against its plain twin, and what RoPE and the latent form promise."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nano_think.nn.attention import Attention, attend_plainly, attend_where
+from nano_think.nn.documents import causal_mask
+from nano_think.nn.mla import LatentAttention
+from nano_think.nn.rope import Rope, rotate
+from tests.tiny import few
+
+
+@few(12)
+@given(T=st.integers(1, 70), heads=st.integers(1, 3), head=st.integers(1, 20), seed=st.integers(0, 999))
+def test_fused_kernel_is_its_plain_twin(T: int, heads: int, head: int, seed: int):
+    """Values and gradients, with documents that begin anywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(2, heads, T, head, generator=generator).requires_grad_() for _ in range(3))
+    mask = causal_mask((torch.rand(2, T, generator=generator) < 0.1).cumsum(1))
+    toward = torch.randn(2, heads, T, head, generator=generator)
+    fused, plain = attend_where(mask)(q, k, v), attend_plainly(q, k, v, mask)
+    torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
+    for one, other in zip(
+        torch.autograd.grad(fused, (q, k, v), toward), torch.autograd.grad(plain, (q, k, v), toward), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_fused_kernel_in_a_long_window_whose_first_keys_are_all_hidden():
+    """The kernel works in blocks of keys; a block that is hidden as a whole must not yield NaN."""
+    mask = causal_mask((torch.arange(1300) >= 1100).long()[None])
+    q, k, v = (torch.randn(1, 1, 1300, 4) for _ in range(3))
+    torch.testing.assert_close(attend_where(mask)(q, k, v), attend_plainly(q, k, v, mask), atol=1e-5, rtol=1e-5)
+
+
+def test_attention_starts_as_nothing():
+    """A residual branch ends in zeros, so that depth costs nothing at the first step."""
+    layer = Attention(16, 2)
+    rope = Rope(8)(torch.arange(5))
+    assert not layer(torch.randn(1, 5, 16), rope, attend_where(causal_mask(torch.zeros(1, 5)))).any()
+
+
+@few(10)
+@given(shift=st.integers(1, 3000), half=st.integers(1, 16))
+def test_rope_scores_depend_on_differences_alone(shift: int, half: int):
+    rope, position = Rope(2 * half), torch.arange(9)
+    q, k = torch.randn(1, 1, 9, 2 * half), torch.randn(1, 1, 9, 2 * half)
+
+    def scores(first: int):
+        turned = rope(position + first)
+        return rotate(q, turned) @ rotate(k, turned).transpose(-1, -2)
+
+    torch.testing.assert_close(scores(0), scores(shift), atol=2e-3, rtol=1e-3)
+    turned = rotate(q, rope(position))
+    torch.testing.assert_close(turned.norm(dim=-1), q.norm(dim=-1), atol=1e-5, rtol=1e-5)
+    assert torch.equal(turned[:, :, 0], q[:, :, 0])
+
+
+def test_rope_tells_positions_apart():
+    q = torch.ones(1, 1, 6, 8)
+    turned = rotate(q, Rope(8)(torch.arange(6)))
+    scores = (turned @ turned.transpose(-1, -2))[0, 0]
+    assert (scores[0] - scores[0, 0]).abs()[1:].min() > 0.1
+
+
+def test_latent_attention_is_its_definition():
+    """Head by head: k = [W_uk c ; RoPE(W_kr u)], v = W_uv c, q = [W_q u ; RoPE(W_qr u)], scores over sqrt(H + R)."""
+    T, D, N, H, R, K = 7, 12, 3, 4, 6, 5
+    layer, u = LatentAttention(D, N, latent=K, rotated=R), torch.randn(2, T, D)
+    mask = causal_mask(torch.zeros(2, T))
+    down = u @ layer.down.weight.T
+    latent, rope = layer.norm(down[..., :K]), layer.rope(torch.arange(T))
+    shared = rotate(down[..., K:], rope)
+    heads = []
+    for n in range(N):
+        query = u @ layer.query.weight[n * (H + R) : (n + 1) * (H + R)].T
+        up = layer.up.weight[n * 2 * H : (n + 1) * 2 * H]
+        q = torch.cat([query[..., :H], rotate(query[..., H:], rope)], dim=-1)
+        k = torch.cat([latent @ up[:H].T, shared], dim=-1)
+        heads.append(attend_plainly(q, k, latent @ up[H:].T, mask[:, 0]))
+    expected = torch.cat(heads, dim=-1) @ layer.out.weight.T
+    torch.testing.assert_close(layer(u, attend_where(mask)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_odd_rotary_width_is_refused():
+    with pytest.raises(AssertionError, match="odd head width 3"):
+        Rope(3)

@@ -1,0 +1,57 @@
+"""Models that are built in milliseconds; an expert that is new in the registry needs no line here."""
+
+import dataclasses
+
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+from nano_think.experts import EXPERTS, Expert, ExpertConfig
+from nano_think.heads.language import LanguageHead, normalise_table
+from nano_think.models.think import NanoThink, Router, RouterConfig
+from nano_think.nn.blend import BlendKind
+from tests.perturbation import randomise_zeros
+
+WIDTH, VOCABULARY, START = 16, 50, 49
+SHAPE = {
+    "n_layers": 2, "n_heads": 2, "inner": 32, "n_state": 4, "head_width": 8, "taps": 4, "chunk": 8, "code": 8,
+}  # fmt: skip
+ROUTER_KINDS: tuple[BlendKind, ...] = ("static", "mean", "token", "expert")
+
+
+def few(examples: int) -> settings:
+    """Settings of a property test: so many examples, the same in every run, nothing kept."""
+    return settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+
+
+def tiny_config(name: str, **more) -> ExpertConfig:
+    """The configuration of any registered expert, with what it has of the small shape."""
+    kind = EXPERTS[name].Config
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{key: value for key, value in (SHAPE | more).items() if key in known})
+
+
+def tiny_expert(name: str, seed: int = 0, **more) -> Expert:
+    """An expert in evaluation mode with nothing left at zero."""
+    torch.manual_seed(seed)
+    return randomise_zeros(EXPERTS[name](tiny_config(name, **more), WIDTH)).eval()
+
+
+def tiny_head(seed: int = 0) -> LanguageHead:
+    generator = torch.Generator().manual_seed(seed)
+    table_VD = normalise_table(torch.randn(VOCABULARY, WIDTH, generator=generator))
+    return LanguageHead(table_VD, torch.randn(VOCABULARY, generator=generator).log_softmax(0))
+
+
+def tiny_mixture(kind: BlendKind = "expert", randomised: bool = True, **more) -> NanoThink:
+    """A mixture of all registered experts, in evaluation mode; the router as at its start unless randomised."""
+    experts = {name: tiny_expert(name, seed, **more) for seed, name in enumerate(EXPERTS)}
+    router = Router(RouterConfig(kind=kind, n_heads=2, latent=8, rotated=4), WIDTH, len(experts))
+    return NanoThink(tiny_head(), experts, randomise_zeros(router) if randomised else router, START).eval()
+
+
+def draw_tokens(B: int, T: int, starts: tuple[int, ...] = (0,), seed: int = 0) -> Tensor:
+    """Random ids, (B, T), with start tokens at the given places and nowhere else."""
+    tokens_BT = torch.randint(0, START, (B, T), generator=torch.Generator().manual_seed(seed))
+    tokens_BT[:, list(starts)] = START
+    return tokens_BT
