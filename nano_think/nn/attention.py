@@ -43,7 +43,7 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         q, k, v = self.qkv(x_BTD).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = rotate(self.norm_q(q), rope), rotate(self.norm_k(k), rope)
+        q, k = rotate(self.norm_q(q.float()), rope), rotate(self.norm_k(k.float()), rope)
         o_BNTH = attend(q.to(v.dtype), k.to(v.dtype), v)
         return self.out(o_BNTH.transpose(1, 2).flatten(2))
 

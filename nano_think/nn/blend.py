@@ -43,9 +43,9 @@ class Blend(nn.Module):
         if self.kind == "mean":
             context_BTD = running_mean(context_BTD, documents_BT)
         if self.kind != "static":
-            logits_BTK = logits_BTK + self.read_context(self.norm_context(context_BTD))
+            logits_BTK = logits_BTK + self.read_context(self.norm_context(context_BTD.float()))
         if self.kind == "expert":
-            logits_BTK = logits_BTK + self.read_streams(self.norm_streams(streams_BTKD).flatten(2))
+            logits_BTK = logits_BTK + self.read_streams(self.norm_streams(streams_BTKD.float()).flatten(2))
         if dropped_BK is not None:
             logits_BTK = logits_BTK.masked_fill(dropped_BK[:, None], float("-inf"))
         return logits_BTK.float().softmax(dim=-1)

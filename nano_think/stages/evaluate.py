@@ -18,7 +18,7 @@ from nano_think.inference.engine import generate
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.models.think import NanoThink
 from nano_think.stages.memory import load_memories, load_on_device
-from nano_think.stages.space import Job
+from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Context, Inputs, Stage
 
 RESULTS, DOCUMENTS, TABLE, SAMPLES = "results.json", "documents.parquet", "table.parquet", "samples.json"
@@ -48,6 +48,9 @@ class Evaluate(Stage):
 
     name = "evaluate"
     config: EvaluateJob
+
+    def modules(self) -> list[str]:
+        return [__name__, *expert_modules()]
 
     def build(self, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
         job, tokens = self.config, TokenSet.open(inputs["tokens"].path, "test")

@@ -21,7 +21,7 @@ from nano_think.memory.store import VectorStore
 from nano_think.models.checkpoint import load_mixture
 from nano_think.models.think import NanoThink
 from nano_think.stages.artifact import Artifact
-from nano_think.stages.space import Job
+from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Context, Inputs, Stage
 
 STORE, GATES = "store.safetensors", "gates.json"
@@ -49,6 +49,9 @@ class Memory(Stage):
 
     name = "memory"
     config: MemoryJob
+
+    def modules(self) -> list[str]:
+        return [__name__, *expert_modules()]
 
     def build(self, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
         job, tokens = self.config, inputs["tokens"].path

@@ -14,7 +14,7 @@ from nano_think.data.tokens import TokenSet
 from nano_think.experts import EXPERTS, ExpertConfig, build_expert, count_parameters
 from nano_think.nn.weights import save_weights
 from nano_think.stages.embedding import load_head
-from nano_think.stages.space import Job
+from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Inputs
 from nano_think.stages.tracking import Tracker
 from nano_think.stages.training import Trainer, TrainingStage
@@ -56,7 +56,7 @@ class Pretrain(TrainingStage):
             yield run.environment()
 
     def modules(self) -> list[str]:
-        return [__name__, "nano_think.stages.training", EXPERTS[self.config.kind].__module__]
+        return [__name__, "nano_think.stages.training", *expert_modules(self.config.kind)]
 
     def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict[str, Any]:
         job, tokens, embedding = self.config, inputs["tokens"], inputs["embedding"]

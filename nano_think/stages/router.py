@@ -15,7 +15,7 @@ from nano_think.models.think import NanoThink, RouterConfig
 from nano_think.nn.weights import fill, load_weights
 from nano_think.stages.embedding import load_head
 from nano_think.stages.pretrain import WEIGHTS, Pretrain
-from nano_think.stages.space import Job
+from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Inputs
 from nano_think.stages.training import Trainer, TrainingStage
 from nano_think.training.loop import TrainConfig, seed_everything
@@ -56,7 +56,7 @@ class RouterStage(TrainingStage):
     Config = RouterJob
 
     def modules(self) -> list[str]:
-        return [__name__, "nano_think.stages.training"]
+        return [__name__, "nano_think.stages.training", *expert_modules(*self.config.members)]
 
     def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict[str, Any]:
         job, tokens = self.config, inputs["tokens"]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from nano_think.core.config import Config
 from nano_think.core.device import ComputeConfig
+from nano_think.experts import EXPERTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,3 +28,8 @@ class Job(Config):
     space: SpaceConfig
     compute: ComputeConfig
     seed: int
+
+
+def expert_modules(*names: str) -> list[str]:
+    """The modules of experts (all, if none is named): the registry imports them, so that no import shows them."""
+    return [EXPERTS[name].__module__ for name in names or EXPERTS]

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -82,15 +83,34 @@ def open_tracker(root: Path, name: str, run: str = "") -> "Tracker":
             known = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, artifacts.as_uri())
             if fresh:
                 _use_wal(path)
+            _end_dead_runs(client, known, root)
     except sqlite3.Error as error:
         raise StorageError(f"{path}: the MLflow store cannot be opened ({error}); move it away and run again") from None
-    return Run(client, uri, client.create_run(known, run_name=name).info.run_id, known)
+    tags = {"root": str(root.resolve())}
+    return Run(client, uri, client.create_run(known, run_name=name, tags=tags).info.run_id, known, root=tags["root"])
+
+
+def _end_dead_runs(client: Any, experiment: str, root: Path) -> None:
+    """Runs that are open though their root's lock is ours were killed before they could say so."""
+    open_runs = f"attributes.status = 'RUNNING' and tags.root = '{root.resolve()}'"
+    for run in client.search_runs([experiment], open_runs):
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _use_wal(path: Path) -> None:
     """Write-ahead logging sticks in the file, makes commits two to four times cheaper and lets readers read."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=wal")
+
+
+@contextlib.contextmanager
+def _harmless() -> Iterator[None]:
+    """No training ends, and no error is hidden by another, because MLflow cannot write: it is said and that is all."""
+    try:
+        yield
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        print(f"MLflow did not take it ({first})", file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -102,6 +122,7 @@ class Run(NoTracker):
     run: str
     experiment: str = ""
     prefix: str = ""
+    root: str = ""
     _points: list[Any] = field(default_factory=list)
     _written: float = field(default_factory=time.monotonic)
 
@@ -110,11 +131,13 @@ class Run(NoTracker):
 
         values = [Param(name, str(value)[:500]) for name, value in params.items()]
         for first in range(0, len(values), 100):
-            self.client.log_batch(self.run, params=values[first : first + 100])
+            with _harmless():
+                self.client.log_batch(self.run, params=values[first : first + 100])
 
     def tags(self, tags: Mapping[str, str]) -> None:
         for name, value in tags.items():
-            self.client.set_tag(self.run, self.prefix + name, value)
+            with _harmless():
+                self.client.set_tag(self.run, self.prefix + name, value)
 
     def metrics(self, metrics: Mapping[str, float], tokens: int = 0) -> None:
         from mlflow.entities import Metric
@@ -127,14 +150,16 @@ class Run(NoTracker):
     def flush(self) -> None:
         points, self._points, self._written = self._points, [], time.monotonic()
         for first in range(0, len(points), 1000):
-            self.client.log_batch(self.run, metrics=points[first : first + 1000])
+            with _harmless():
+                self.client.log_batch(self.run, metrics=points[first : first + 1000])
 
     def files(self, folder: Path) -> None:
-        self.client.log_artifacts(self.run, str(folder))
+        with _harmless():
+            self.client.log_artifacts(self.run, str(folder))
 
     @contextlib.contextmanager
     def child(self, name: str) -> Iterator["Run"]:
-        tags = {"mlflow.parentRunId": self.run, "stage": name}
+        tags = {"mlflow.parentRunId": self.run, "stage": name, "root": self.root}
         run = Run(self.client, self.uri, self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id)
         try:
             yield run
@@ -148,7 +173,8 @@ class Run(NoTracker):
 
     def end(self, status: str) -> None:
         self.flush()
-        self.client.set_terminated(self.run, status)
+        with _harmless():
+            self.client.set_terminated(self.run, status)
 
 
 def status_of(error: BaseException) -> str:

@@ -1,0 +1,146 @@
+"""Flags, files and presets: what wins, what --print-config shows, what --help says."""
+
+import re
+
+import pytest
+import yaml
+
+from nano_think.cli.verbs import all_verbs
+from nano_think.core.config import flatten, to_dict
+from nano_think.stages.pipeline import load, presets
+
+
+def printed(say, *arguments):
+    told = say("run", *arguments, "--print-config")
+    assert told.code == 0, told.err
+    return told.out
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_printed_configuration_loads_as_itself(say, tmp_path, preset):
+    """Printed, saved, loaded over any other preset, printed again: the same."""
+    text = printed(say, "--preset", preset)
+    assert yaml.safe_load(text) == to_dict(load(preset))
+    (tmp_path / "saved.yaml").write_text(text)
+    assert printed(say, "--preset", "micro", "--config", tmp_path / "saved.yaml") == text
+
+
+def test_printed_configuration_holds_the_flags(say, tmp_path):
+    """Flags of every kind survive the round trip: numbers, lists, none, words with blanks."""
+    flags = (
+        *("--preset", "nano", "--seed", 7, "--members", "transformer", "diffuser", "--pretrain.save-every", "0.5"),
+        *("--ingest.max-bytes-per-source", "None", "--sources", "kjv", "jsonl:a b/*.jsonl"),
+        *("--evaluate.prompts", "one two", "def f():\n", "--no-compute.fast-matmul"),
+    )
+    told = say("run", *flags, "--print-config")
+    if told.code:
+        flags = (*flags[:-1], "--compute.fast-matmul", "False")
+    text = printed(say, *flags)
+    values = yaml.safe_load(text)
+    assert values["members"] == ["transformer", "diffuser"]
+    assert values["ingest"]["sources"] == ["kjv", "jsonl:a b/*.jsonl"]
+    assert values["ingest"]["max_bytes_per_source"] is None
+    assert values["evaluate"]["prompts"] == ["one two", "def f():\n"]
+    assert values["compute"]["fast_matmul"] is False
+    (tmp_path / "saved.yaml").write_text(text)
+    assert printed(say, "--config", tmp_path / "saved.yaml") == text
+
+
+def test_flags_win_over_the_file_over_the_preset_over_the_default(say, tmp_path):
+    """default < preset < --config FILE < flags, setting by setting."""
+    (tmp_path / "my.yaml").write_text("seed: 5\nspace: {window: 96}\npretrain: {optim: {clip: 0.5}}\n")
+    values = yaml.safe_load(
+        printed(
+            say, "--space.window", 48, "--preset", "nano", "--config", tmp_path / "my.yaml", "--router.max-epochs", 3
+        )
+    )
+    preset = to_dict(load("nano"))
+    assert values["seed"] == 5
+    assert values["space"] == {"width": preset["space"]["width"], "window": 48}
+    assert values["pretrain"]["optim"]["clip"] == 0.5
+    assert values["pretrain"]["tokens"] == preset["pretrain"]["tokens"]
+    assert values["router"]["max_epochs"] == 3
+    assert values["ingest"]["min_chars"] == preset["ingest"]["min_chars"]
+
+
+def test_values_with_an_equals_sign_work_too(say):
+    """--flag=value is --flag value, for the preset as well."""
+    assert printed(say, "--preset=nano", "--seed=9") == printed(say, "--preset", "nano", "--seed", "9")
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """verb -> the lines of its help, unframed."""
+    import contextlib
+    import io
+    import os
+
+    found = {}
+    os.environ["COLUMNS"] = "200"
+    for name, verb in all_verbs().items():
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            verb(["--help"])
+        found[name] = said.getvalue()
+    del os.environ["COLUMNS"]
+    return found
+
+
+def settings(text):
+    """flag -> all that the help says of it."""
+    found, flag = {}, None
+    for line in text.splitlines():
+        words = line.strip("│╭╰─╮╯ ")
+        if starts := re.match(r"(?:-h, )?(--[\w.-]+)", words):
+            flag = starts[1]
+            found[flag] = words
+        elif not line.startswith("│"):
+            flag = None
+        elif flag:
+            found[flag] += " " + words
+    return found
+
+
+@pytest.mark.parametrize("verb", all_verbs())
+def test_help_explains_every_setting(helps, verb):
+    """Each flag has a type or choices, words, and its default (or that it is required)."""
+    flags = settings(helps[verb])
+    assert len(flags) > 3
+    for flag, text in flags.items():
+        if flag != "--help":
+            assert re.search(r"\((default|required|optional|fixed|sets|default if used)\b", text), f"{flag}: {text}"
+            assert len(re.sub(r"\(default.*", "", text).split()) >= 3, f"{flag}: {text}"
+
+
+UNITLESS = re.compile(
+    r"--(help|debug|json|root|model|prompt|data|config|preset|print-config|show-routing|memory|bad-lines|seed|members"
+    r"|compute\.(device|dtype|fast-matmul)|ingest\.(sources|bad-lines)|evaluate\.prompts|.*n-layers|.*n-heads)$"
+)
+
+
+@pytest.mark.parametrize("verb", all_verbs())
+def test_help_gives_the_unit_of_every_number(helps, verb):
+    """A number has its unit in the words, mostly in parentheses; counts name what they count."""
+    without = [
+        f"{flag}: {text}"
+        for flag, text in settings(helps[verb]).items()
+        if re.search(r" (INT|FLOAT|\{None\}\|INT)\b", text)
+        and not UNITLESS.match(flag)
+        and not re.search(r"\((?!default)[^()]+\)|bytes|characters|in tokens", text.partition("(default")[0])
+    ]
+    assert not without, "\n".join(without)
+
+
+def test_help_shows_every_setting_of_the_pipeline(helps):
+    """No setting is a secret."""
+    flags = settings(helps["run"])
+    for name, _ in flatten(to_dict(load("micro"))):
+        assert f"--{name.replace('_', '-')}" in flags, name
+
+
+def test_help_of_the_command_lists_the_verbs(say):
+    """Each verb with what it is for."""
+    told = say("--help")
+    assert told.code == 0
+    for name, verb in all_verbs().items():
+        assert re.search(rf"^  {name} +{re.escape(verb.summary)}$", told.out, re.MULTILINE)

@@ -1,0 +1,145 @@
+"""Stages: keyed by all that they depend on, made once, made again alone when damaged, resumed when half-made."""
+
+import errno
+
+import pytest
+
+from nano_think.core.errors import StorageError
+from nano_think.core.progress import Plain
+from nano_think.stages import modules
+from nano_think.stages.artifact import MANIFEST
+from nano_think.stages.stage import Context
+
+
+def test_second_run_returns_what_the_first_made(make_word, tmp_path):
+    """The same key is built once."""
+    stage = make_word()
+    first, second = stage.run(tmp_path, {}), stage.run(tmp_path, {})
+    assert first == second
+    assert make_word.builds == {"moon": 1}
+
+
+def test_key_does_not_depend_on_the_object_or_the_root(make_word, tmp_path):
+    """Another object of the same configuration in another root has the same key."""
+    assert make_word().run(tmp_path / "a", {}).key == make_word().run(tmp_path / "b", {}).key
+
+
+def test_key_follows_the_configuration(make_word):
+    """Another setting, another key."""
+    assert make_word("moon").key({}) != make_word("star").key({})
+
+
+def test_key_follows_what_is_read_from_outside(make_word):
+    """Another fingerprint, another key."""
+    assert make_word(outside="sky").key({}) != make_word(outside="sea").key({})
+
+
+def test_key_follows_the_code(make_word):
+    """Other modules, another key."""
+    assert make_word().key({}) != make_word(modules=["nano_think.core.files"]).key({})
+
+
+def test_key_follows_the_inputs_contents_and_names(make_word, tmp_path):
+    """Another input, or the same under another name, gives another key; the input's own key does not matter."""
+    moon, star = make_word("moon").run(tmp_path, {}), make_word("star").run(tmp_path, {})
+    again = make_word("moon", outside="sea").run(tmp_path, {})
+    taker = make_word("take")
+    assert taker.key({"x": moon}) != taker.key({"x": star})
+    assert taker.key({"x": moon}) != taker.key({"y": moon})
+    assert again.key != moon.key
+    assert taker.key({"x": moon}) == taker.key({"x": again})
+
+
+def test_key_does_not_depend_on_the_order_of_the_inputs(make_word, tmp_path):
+    """Inputs are a mapping."""
+    moon, star = make_word("moon").run(tmp_path, {}), make_word("star").run(tmp_path, {})
+    assert make_word().key({"a": moon, "b": star}) == make_word().key({"b": star, "a": moon})
+
+
+def test_damaged_artifact_is_made_again_alone(make_word, tmp_path):
+    """Only the damaged one is rebuilt; what comes after it keeps its key, and the reason is told."""
+    told = []
+    context = Context(progress=Plain(told.append))
+    moon = make_word("moon").run(tmp_path, {})
+    taken = make_word("take").run(tmp_path, {"x": moon})
+    (moon.path / "word.txt").write_text("moor")
+    repaired = make_word("moon").run(tmp_path, {}, context)
+    assert make_word("take").run(tmp_path, {"x": repaired}) == taken
+    assert make_word.builds == {"moon": 2, "take": 1}
+    assert any("made again" in line and "word.txt" in line for line in told)
+
+
+def test_damaged_manifest_is_made_again(make_word, tmp_path):
+    """A torn manifest does not stop a run."""
+    moon = make_word().run(tmp_path, {})
+    (moon.path / MANIFEST).write_text("{")
+    assert make_word().run(tmp_path, {}).digest == moon.digest
+
+
+def test_half_made_folder_is_gone_on_with(make_word, tmp_path):
+    """Without a manifest the stage builds in the same folder, and finds its `work` of before there."""
+    stage = make_word()
+    work = tmp_path / "word" / stage.key({}) / "work"
+    work.mkdir(parents=True)
+    (work / "checkpoint").write_text("42")
+    seen = []
+    build = stage.build
+    stage.build = lambda inputs, out, context: (
+        seen.append((out / "work" / "checkpoint").read_text()) or build(inputs, out, context)
+    )
+    made = stage.run(tmp_path, {})
+    assert seen == ["42"]
+    assert not (made.path / "work").exists()
+    assert made.manifest["files"].keys() == {"word.txt"}
+
+
+def test_failed_build_does_not_look_finished(make_word, tmp_path):
+    """After an error there is no manifest, and the next run builds."""
+    stage = make_word()
+    stage.build = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        stage.run(tmp_path, {})
+    assert not list(tmp_path.rglob(MANIFEST))
+    assert make_word().run(tmp_path, {}).summary == {"letters": 4}
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "no space left"), (errno.EROFS, "cannot be written")],
+    ids=["full", "read-only"],
+)
+def test_disk_that_refuses_is_a_storage_error(make_word, tmp_path, number, words):
+    """No space and no permission are exit code 5, name the place, and leave nothing that looks finished."""
+
+    def refuse(*_):
+        raise OSError(number, "refused")
+
+    stage = make_word()
+    stage.build = refuse
+    with pytest.raises(StorageError, match=words) as caught:
+        stage.run(tmp_path, {})
+    assert str(tmp_path) in str(caught.value)
+    assert not list(tmp_path.rglob(MANIFEST))
+
+
+def test_disk_that_fills_up_while_sealing_leaves_no_manifest(make_word, tmp_path, monkeypatch):
+    """The last write is no exception."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nano_think.core.files.sync", refuse)
+    with pytest.raises(StorageError, match="no space left"):
+        make_word().run(tmp_path, {})
+    assert not list(tmp_path.rglob(MANIFEST)) and not list(tmp_path.rglob("*.tmp"))
+
+
+def test_manifest_tells_where_an_artifact_comes_from(make_word, tmp_path):
+    """Configuration, inputs, code and time are in it; no path of this machine is."""
+    moon = make_word("moon").run(tmp_path, {})
+    manifest = make_word("take").run(tmp_path, {"x": moon}).manifest
+    assert manifest["config"] == {"word": "take"}
+    assert manifest["inputs"] == {"x": moon.reference()}
+    assert manifest["modules"] == modules.digest_modules("nano_think.core.rng")
+    assert manifest["seconds"] >= 0 and manifest["finished"].endswith("+00:00")
+    assert str(tmp_path) not in str(manifest)

@@ -1,0 +1,125 @@
+"""MLflow: told what happened, never in the way."""
+
+import contextlib
+import sqlite3
+
+import pytest
+
+from nano_think.core.errors import Interrupted
+from nano_think.stages import tracking
+from nano_think.stages.tracking import from_environment, open_tracker, store_path
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One store for all: making its tables takes seconds."""
+    root = tmp_path_factory.mktemp("root")
+    open_tracker(root, "first").end("FINISHED")
+    return root
+
+
+def runs_of(store):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("nano_think")
+    return {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def test_store_is_in_the_root_but_for_the_default_one(tmp_path, monkeypatch):
+    """A bare `mlflow ui` in the checkout finds ./mlflow.db."""
+    monkeypatch.chdir(tmp_path)
+    assert store_path(tmp_path / "artifacts") == tmp_path / "mlflow.db"
+    assert store_path(tmp_path / "else") == tmp_path / "else" / "mlflow.db"
+
+
+def test_store_is_in_wal_mode(store):
+    """Writers do not stop readers."""
+    connection = sqlite3.connect(store / "mlflow.db")
+    assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_child_finds_its_run_in_the_environment(store, monkeypatch):
+    """What a child process logs is in the run that its parent made for it, under the parent's prefix."""
+    parent = open_tracker(store, "parent")
+    for name, value in parent.environment("embedding/").items():
+        monkeypatch.setenv(name, value)
+    child = from_environment()
+    child.metrics({"loss": 2.5}, 64)
+    child.tags({"process_id": "1"})
+    child.flush()
+    parent.end("FINISHED")
+    run = runs_of(store)[parent.run]
+    assert run.data.metrics == {"embedding/loss": 2.5}
+    assert run.data.tags["embedding/process_id"] == "1"
+
+
+def test_without_a_parent_nothing_is_tracked():
+    """A worker that is started by hand works too."""
+    tracker = from_environment()
+    tracker.metrics({"a": 1.0})
+    tracker.flush()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (lambda: Interrupted(2), "KILLED"), (None, "FINISHED")],
+    ids=["error", "Ctrl-C", "stopped", "well"],
+)
+def test_child_run_ends_as_its_block_did(store, error, status):
+    """MLflow hears the truth."""
+    parent = open_tracker(store, "parent")
+    with contextlib.suppress(BaseException), parent.child("toy") as child:
+        if error:
+            raise error()
+    parent.end("FINISHED")
+    run = runs_of(store)[child.run]
+    assert run.info.status == status
+    assert run.data.tags["mlflow.parentRunId"] == parent.run
+
+
+def test_runs_of_a_killed_pipeline_are_ended_by_the_next(store):
+    """kill -9 leaves runs open; the next run on the root, which holds its lock, closes them."""
+    killed = open_tracker(store, "killed")
+    child = killed.client.create_run(killed.experiment, tags={"root": killed.root})
+    following = open_tracker(store, "next")
+    states = {run.info.status for key, run in runs_of(store).items() if key != following.run}
+    following.end("FINISHED")
+    assert "RUNNING" not in states
+    assert runs_of(store)[child.info.run_id].info.status == "KILLED"
+
+
+def test_mlflow_that_cannot_write_stops_nothing(store, monkeypatch, capsys):
+    """A training goes on without its figures in MLflow, and says so."""
+    tracker = open_tracker(store, "toy")
+
+    def refuse(*_, **__):
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(tracker.client, "log_batch", refuse)
+    tracker.metrics({"loss": 1.0}, 1)
+    tracker.params({"a": 1})
+    tracker.end("FINISHED")
+    assert "MLflow did not take it (database is locked)" in capsys.readouterr().err
+
+
+def test_long_and_many_settings_are_taken(store):
+    """MLflow refuses more than a hundred at once and long ones."""
+    tracker = open_tracker(store, "toy")
+    tracker.params({f"p{n}": "x" * 1000 for n in range(150)})
+    tracker.end("FINISHED")
+    assert len(runs_of(store)[tracker.run].data.params) == 150
+
+
+def test_points_are_written_together(store, monkeypatch):
+    """A commit costs far more than a point: many points, few commits."""
+    tracker, calls = open_tracker(store, "toy"), []
+    monkeypatch.setattr(tracking, "BUFFER_POINTS", 50)
+    monkeypatch.setattr(tracker.client, "log_batch", lambda run, metrics: calls.append(len(metrics)))
+    for step in range(120):
+        tracker.metrics({"loss": 1.0}, step)
+    tracker.flush()
+    assert calls == [50, 50, 20]
+    monkeypatch.undo()
+    tracker.end("FINISHED")
