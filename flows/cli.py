@@ -70,9 +70,12 @@ def run_locally(preset: str, overrides: dict[str, Any], root: Path) -> "dict[str
     """Run the full pipeline on Prefect's temporary API."""
     from flows.local import temporary_api
 
-    with temporary_api(root):
+    with temporary_api(root) as wait_for_api:
         from flows.full_pipeline import full_pipeline
+        from nano_think.stages.tracking import make_store
 
+        make_store(root)
+        wait_for_api()
         return full_pipeline(preset=preset, overrides=overrides, root=str(root))
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nano_think.core.errors import ChildError, storage
@@ -25,11 +25,12 @@ uvicorn.run("prefect.server.api.server:create_app", factory=True, fd={descriptor
 
 
 @contextlib.contextmanager
-def temporary_api(root: Path) -> Iterator[None]:
+def temporary_api(root: Path) -> Iterator[Callable[[], None]]:
     """A Prefect API for the block, and this process's settings for it; to be entered before Prefect is imported.
 
-    At the end it waits until every task run has its final state: states travel as events behind the run, and leaving
-    earlier would keep some of them RUNNING for ever.
+    It yields a function that waits until the API answers: there is other work to do meanwhile. At the end it waits
+    until every task run has its final state: states travel as events behind the run, and leaving earlier would keep
+    some of them RUNNING for ever.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -37,8 +38,7 @@ def temporary_api(root: Path) -> Iterator[None]:
         server = _start(listener)
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     try:
-        _await(server, port)
-        yield
+        yield lambda: _await(server, port)
         _settle(SETTLE_SECONDS)
     except BaseException:
         _settle(HURRIED_SECONDS)

@@ -27,6 +27,8 @@ def main() -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = DEBUG in sys.argv
     _leave_at_the_second_signal()
+    # Read when torch is first imported: threads that wait for each other sleep (see stages/process.py).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _run(arguments)
     except NanoThinkError as error:

@@ -34,7 +34,8 @@ def distribution(logits_V: Tensor, config: SamplingConfig) -> Tensor:
     """The probabilities to draw from, (V): temperature, then top-k, then top-p (Holtzman et al. 2020)."""
     if config.temperature == 0:
         return torch.nn.functional.one_hot(logits_V.argmax(), len(logits_V)).float()
-    logits_V = (logits_V.float() - logits_V.max()) / config.temperature
+    # Below a millionth fp32 would divide by 0.
+    logits_V = (logits_V.float() - logits_V.max()) / max(config.temperature, 1e-6)
     if config.top_k and config.top_k < len(logits_V):
         least = logits_V.topk(config.top_k).values[-1]
         logits_V = logits_V.masked_fill(logits_V < least, float("-inf"))

@@ -35,7 +35,9 @@ class LatentAttention(nn.Module):
         q = self.query(u_BTD).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
         q_content, q_position = q.split([self.head, self.rotated], dim=-1)
         latent, k_position = self.down(u_BTD).split([self.latent, self.rotated], dim=-1)
-        k_content, v = self.up(self.norm(latent.float())).unflatten(-1, (self.n_heads, -1)).transpose(1, 2).chunk(2, dim=-1)
+        k_content, v = (
+            self.up(self.norm(latent.float())).unflatten(-1, (self.n_heads, -1)).transpose(1, 2).chunk(2, dim=-1)
+        )
         k_position = rotate(k_position[:, None], rope).expand(-1, self.n_heads, -1, -1)
         q = torch.cat([q_content, rotate(q_position, rope)], dim=-1)
         k = torch.cat([k_content, k_position], dim=-1)

@@ -171,13 +171,17 @@ def emit(event: dict[str, Any]) -> None:
 
 
 def child_environment(threads: int, more: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with the thread counts of a training and unbuffered, quiet Python."""
+    """This process's environment with the thread counts of a training and unbuffered, quiet Python.
+
+    Threads of a training sleep while they wait for each other: spinning ones (the default of OpenMP) keep others, and
+    so each other, off the cores of a busy machine, and were seen to train twenty times slower there.
+    """
     count = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     home = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     return (
         os.environ
         | count
-        | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
+        | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
         | dict(more)
     )

@@ -64,9 +64,11 @@ def store_path(root: Path) -> Path:
     return (Path("mlflow.db") if default else root / "mlflow.db").resolve()
 
 
-def open_tracker(root: Path, name: str, run: str = "") -> "Tracker":
-    """A new MLflow run in the store of `root`. The store is made once, under a lock, in WAL mode: two processes that
-    make it at the same time would destroy it."""
+def make_store(root: Path) -> tuple[Any, str, str]:
+    """The client, the address and the experiment of a root's store, made if it is missing.
+
+    It is made once, under a lock, in WAL mode: two processes that make it at the same time would destroy it.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow.tracking import MlflowClient
 
@@ -78,16 +80,23 @@ def open_tracker(root: Path, name: str, run: str = "") -> "Tracker":
         with lock(path.with_name(".mlflow.lock"), f"the MLflow store {path}", wait=120):
             fresh = not path.exists()
             client = MlflowClient(tracking_uri=uri)
-            experiment = client.get_experiment_by_name(EXPERIMENT)
+            found = client.get_experiment_by_name(EXPERIMENT)
             artifacts = (root / "mlflow").resolve()
-            known = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, artifacts.as_uri())
+            known = found.experiment_id if found else client.create_experiment(EXPERIMENT, artifacts.as_uri())
             if fresh:
                 _use_wal(path)
-            _end_dead_runs(client, known, root)
     except sqlite3.Error as error:
         raise StorageError(f"{path}: the MLflow store cannot be opened ({error}); move it away and run again") from None
+    return client, uri, known
+
+
+def open_tracker(root: Path, name: str) -> "Tracker":
+    """A new MLflow run in the store of `root`; whoever calls holds the root's lock."""
+    client, uri, experiment = make_store(root)
+    _end_dead_runs(client, experiment, root)
     tags = {"root": str(root.resolve())}
-    return Run(client, uri, client.create_run(known, run_name=name, tags=tags).info.run_id, known, root=tags["root"])
+    run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+    return Run(client, uri, run, experiment, root=tags["root"])
 
 
 def _end_dead_runs(client: Any, experiment: str, root: Path) -> None:

@@ -11,7 +11,9 @@ from nano_think.nn.documents import number_documents
 from tests.tiny import START, VOCABULARY, WIDTH, draw_tokens, tiny_config, tiny_expert, tiny_head
 
 
-def draw(seed: int = 0, size: int = 1, query_share: float = 0.0, B: int = 64, T: int = 24) -> tuple[Noise, torch.Tensor]:
+def draw(
+    seed: int = 0, size: int = 1, query_share: float = 0.0, B: int = 64, T: int = 24
+) -> tuple[Noise, torch.Tensor]:
     expert, head = tiny_expert("diffuser", blocks=(size,), query_share=query_share), tiny_head()
     assert isinstance(expert, Diffuser)
     target_BTD = head.embed(torch.randint(0, VOCABULARY, (B, T)))
@@ -49,7 +51,8 @@ def test_a_block_shares_its_level_and_its_kind(size: int):
         values = getattr(noise, name)
         same_block = noise.block_T[1:] == noise.block_T[:-1]
         assert (values[:, 1:] == values[:, :-1])[:, same_block].all()
-    assert (noise.z_BTD[noise.query_BT] == 0).all() and noise.query_BT.float().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert (noise.z_BTD[noise.query_BT] == 0).all()
+    assert noise.query_BT.float().mean().item() == pytest.approx(0.5, abs=0.1)
     assert noise.log_snr_BT.unique().numel() > 60
 
 
@@ -123,7 +126,7 @@ def test_less_noise_means_less_loss():
 
 
 def test_masks_are_the_rule_written_out():
-    """Clean i sees clean j <= i; noisy i sees clean before its block's first target, and its own block; one document."""
+    """Clean i sees clean j <= i; noisy i sees what precedes its block, and its block; both in one document."""
     block_T = torch.tensor([0, 0, 1, 1, 1, 2])
     documents_BT = torch.tensor([[1, 1, 1, 1, 2, 2]])
     clean, noisy = (mask[0, 0] for mask in doubled_masks(documents_BT, block_T))

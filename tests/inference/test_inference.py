@@ -1,5 +1,6 @@
 """From logits to text: what may be drawn, when it ends, and that no character is torn."""
 
+import itertools
 import math
 
 import pytest
@@ -67,7 +68,14 @@ def test_draws_follow_the_distribution():
 
 @pytest.mark.parametrize(
     "values",
-    [{"temperature": -0.1}, {"temperature": math.nan}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_p": math.nan}],
+    [
+        {"temperature": -0.1},
+        {"temperature": math.nan},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"top_p": math.nan},
+    ],
     ids=str,
 )
 def test_impossible_settings_are_refused(values: dict[str, float]):
@@ -137,7 +145,7 @@ def test_text_comes_token_by_token():
 def test_pieces_join_to_the_whole(content: bytes, cuts: list[int]):
     """However the bytes are cut, the text is that of all of them, and no piece is taken back."""
     decoder, places = StreamDecoder(), [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
-    pieces = [decoder.feed(content[low:high]) for low, high in zip(places, places[1:], strict=False)]
+    pieces = [decoder.feed(content[low:high]) for low, high in itertools.pairwise(places)]
     assert "".join(pieces) + decoder.end() == content.decode("utf-8", errors="replace")
 
 

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nano_think.memory.read import GATES, Gate, Neighbours, earlier_in_document, fit_gate, mix_distribution, mixed_nll, to_key
+from nano_think.memory.read import (
+    GATES,
+    Gate,
+    Neighbours,
+    earlier_in_document,
+    fit_gate,
+    mix_distribution,
+    mixed_nll,
+    to_key,
+)
 from tests.tiny import few
 
 NONE = -math.inf
@@ -48,7 +57,9 @@ def test_a_share_of_nothing_and_an_empty_memory_are_off_bit_for_bit():
 
 def test_a_very_surprised_model_stays_finite():
     """Beyond 103 nats a probability is 0 in fp32; its logarithm must not be."""
-    nll = mixed_nll(torch.tensor([150.0, 150.0]), torch.tensor([1, 2]), neighbours([(1.0, 1)], [(1.0, 1)]), Gate(share=0.2))
+    nll = mixed_nll(
+        torch.tensor([150.0, 150.0]), torch.tensor([1, 2]), neighbours([(1.0, 1)], [(1.0, 1)]), Gate(share=0.2)
+    )
     assert nll.tolist() == pytest.approx([-math.log(0.2), 150.0 - math.log(0.8)])
 
 

@@ -51,7 +51,9 @@ def test_large_store_is_searched_in_lists_and_finds_most(monkeypatch: pytest.Mon
     store = VectorStore(keys, np.arange(2500))
     assert type(store.index).__name__ == "IndexIVFFlat"
     similarity, value = store.search(queries, 10)
-    recall = np.mean([len(set(got) & set(best)) / 10 for got, best in zip(value, brute(keys, queries, 10), strict=True)])
+    recall = np.mean(
+        [len(set(got) & set(best)) / 10 for got, best in zip(value, brute(keys, queries, 10), strict=True)]
+    )
     assert 0.5 < recall <= 1
     found = value >= 0
     np.testing.assert_allclose(similarity[found], (queries @ keys.T)[np.nonzero(found)[0], value[found]], atol=1e-6)
@@ -80,7 +82,11 @@ def test_what_is_saved_finds_the_same(flat_up_to: int, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
-    [(Path.unlink, "missing"), (lambda p: p.write_bytes(p.read_bytes()[:-5]), "damaged"), (lambda p: p.write_bytes(b""), "damaged")],
+    [
+        (Path.unlink, "missing"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-5]), "damaged"),
+        (lambda p: p.write_bytes(b""), "damaged"),
+    ],
     ids=["gone", "cut off", "empty"],
 )
 def test_damage_is_named(spoil, message: str, tmp_path: Path):

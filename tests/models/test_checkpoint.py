@@ -24,7 +24,9 @@ def make(names: tuple[str, ...] = tuple(EXPERTS)) -> tuple[NanoThink, ModelShape
     return randomise_zeros(build_mixture(shape, tiny_head())).eval(), shape
 
 
-@pytest.mark.parametrize("names", [tuple(EXPERTS), tuple(EXPERTS)[::-1], tuple(EXPERTS)[:1]], ids=["all", "reversed", "one"])
+@pytest.mark.parametrize(
+    "names", [tuple(EXPERTS), tuple(EXPERTS)[::-1], tuple(EXPERTS)[:1]], ids=["all", "reversed", "one"]
+)
 def test_what_is_saved_comes_back_bit_for_bit(names: tuple[str, ...], tmp_path: Path):
     """Tensors, shape, outputs, and the order of the experts, which is that of the weights."""
     model, shape = make(names)

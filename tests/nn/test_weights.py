@@ -21,7 +21,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path):
 
 
 def test_missing_file_is_named(tmp_path: Path):
-    with pytest.raises(ArtifactError, match="w.safetensors: missing"):
+    with pytest.raises(ArtifactError, match=r"w.safetensors: missing"):
         load_weights(tmp_path / "w.safetensors")
 
 
@@ -30,7 +30,7 @@ def test_torn_file_is_named(tmp_path: Path, keep: int):
     path = tmp_path / "w.safetensors"
     save_weights(path, {"a": torch.randn(9)})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ArtifactError, match="w.safetensors: damaged"):
+    with pytest.raises(ArtifactError, match=r"w.safetensors: damaged"):
         load_weights(path)
 
 

@@ -71,7 +71,11 @@ def test_rate_is_never_nothing_and_never_above_the_peak(steps: int, warmup: floa
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"warmup": 0.7, "decay": 0.6}, "warmup . decay"), ({"warmup": -0.1}, "warmup"), ({"matrix_rate": float("nan")}, "rate")],
+    [
+        ({"warmup": 0.7, "decay": 0.6}, "warmup . decay"),
+        ({"warmup": -0.1}, "warmup"),
+        ({"matrix_rate": float("nan")}, "rate"),
+    ],
 )
 def test_impossible_schedules_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
