@@ -9,14 +9,18 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from nano_think.core.errors import ChildError, storage
 
-START_SECONDS, SETTLE_SECONDS, HURRIED_SECONDS, STOP_SECONDS = 120.0, 30.0, 3.0, 5.0
+START_SECONDS, SETTLE_SECONDS, STOP_SECONDS = 120.0, 30.0, 5.0
+# For a run that was stopped or has failed: people wait for it to leave.
+HURRIED_SETTLE_SECONDS, HURRIED_STOP_SECONDS = 3.0, 0.5
 SERVER = """
 import os, threading, uvicorn
 threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
@@ -37,14 +41,23 @@ def temporary_api(root: Path) -> Iterator[Callable[[], None]]:
         os.environ |= _settings(root)
         server = _start(listener)
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    answered = threading.Event()
+
+    def wait() -> None:
+        _await(server, port)
+        _close_dead_runs()
+        answered.set()
+
     try:
-        yield lambda: _await(server, port)
+        yield wait
         _settle(SETTLE_SECONDS)
     except BaseException:
-        _settle(HURRIED_SECONDS)
+        if answered.is_set():
+            _settle(HURRIED_SETTLE_SECONDS)
+        _stop(server, HURRIED_STOP_SECONDS)
         raise
     finally:
-        _stop(server)
+        _stop(server, STOP_SECONDS)
 
 
 def _settings(root: Path) -> dict[str, str]:
@@ -96,26 +109,44 @@ def _await(server: subprocess.Popen, port: int) -> None:
     raise ChildError("Prefect's temporary API did not start; run again, and if it stays so remove .prefect in the root")
 
 
+def _close_dead_runs() -> None:
+    """Before a run begins: what is unfinished in the history of its root was killed before it could say so."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Crashed
+
+    killed = Crashed(message="its process was killed")
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:
+        for task_run in client.read_task_runs(task_run_filter=_unfinished("Task")):
+            client.set_task_run_state(task_run.id, killed, force=True)
+        for flow_run in client.read_flow_runs(flow_run_filter=_unfinished("Flow")):
+            client.set_flow_run_state(flow_run.id, killed, force=True)
+
+
 def _settle(seconds: float) -> None:
     """Wait, at most so long, until no task run is unfinished in Prefect's history."""
-    if "prefect" not in sys.modules:
-        return
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterState, TaskRunFilterStateType
-    from prefect.client.schemas.objects import StateType
 
-    unfinished = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
-    waiting = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=unfinished)))
     deadline = time.monotonic() + seconds
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:
-        while time.monotonic() < deadline and client.read_task_runs(task_run_filter=waiting, limit=1):
+        while time.monotonic() < deadline and client.read_task_runs(task_run_filter=_unfinished("Task"), limit=1):
             time.sleep(0.1)
 
 
-def _stop(server: subprocess.Popen) -> None:
+def _unfinished(what: str) -> Any:
+    """The filter for "Task" or "Flow" runs that are not in a final state."""
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.objects import StateType
+
+    run, state, kind = (getattr(filters, f"{what}RunFilter{part}") for part in ("", "State", "StateType"))
+    return run(state=state(type=kind(any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])))
+
+
+def _stop(server: subprocess.Popen, seconds: float) -> None:
+    if server.poll() is not None:
+        return
     server.terminate()
     try:
-        server.wait(STOP_SECONDS)
+        server.wait(seconds)
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()

@@ -19,6 +19,9 @@ from nano_think.models.checkpoint import load_mixture
 from nano_think.stages.artifact import find_model
 from nano_think.stages.memory import load_memories
 
+# What --json prints: other programs read it, so that nothing is added or left out.
+KEYS = ("bits_per_byte", "experts", "uniform", "dense", "memory", "domains", "documents", "bytes")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArguments:
@@ -49,7 +52,7 @@ def main(arguments: list[str]) -> int:
     frame = score(model.to(device), documents, shape.window, memories, _note())
     figures = summarise(frame, model.names)
     if wanted.json:
-        print(json.dumps(figures))
+        print(json.dumps({name: figures[name] for name in KEYS}))
     else:
         _show(figures)
     return 0

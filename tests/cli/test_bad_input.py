@@ -111,7 +111,7 @@ def test_wrong_words_are_named_with_the_nearest_right_one(say, tmp_path, monkeyp
         ("pretrain:\n  tokens: [1\n", ["my.yaml:3", "not YAML"]),
         ("seed: 1\n\tspace: 2\n", ["my.yaml:2", "not YAML"]),
         ("- a\n- b\n", ["wanted a mapping", "list"]),
-        ("1: 2", ["unknown key '1'"]),
+        ("1: 2", ["1: wanted", "strings"]),
         (b"seed: \xff", ["UTF-8"]),
     ],
     ids=["unknown", "unknown inside", "type", "value", "YAML", "tab", "list", "number as key", "not UTF-8"],

@@ -47,7 +47,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(where: str, tmp_path: Pa
         monkeypatch.setattr(os, "fsync", fail)
     if where == "rename":
         monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(StorageError, match="no space left"):  # noqa: PT012
+    with pytest.raises(StorageError, match="no space left"):  # noqa: PT012, SIM117
         with replacing(target) as temporary:
             temporary.write_text("new")
             if where == "block":

@@ -139,6 +139,14 @@ def test_masks_are_the_rule_written_out():
             assert noisy[i, 6 + j] == (same and block_T[i] == block_T[j])
 
 
+def test_a_noisy_row_stands_where_its_target_will_be():
+    """Row t of the noisy half is token t + 1, one position behind its clean row."""
+    expert, positions = tiny_expert("diffuser"), []
+    expert.rope.register_forward_pre_hook(lambda module, args: positions.append(args[0].tolist()))
+    expert(torch.randn(1, 4, WIDTH), torch.zeros(1, 4))
+    assert positions == [[0, 1, 2, 3, 1, 2, 3, 4]]
+
+
 def test_code_tells_clean_query_and_levels_apart():
     code = NoiseCode(8)
     log_snr_BT = torch.tensor([[-4.0, -1.0, 2.0, 2.0]])

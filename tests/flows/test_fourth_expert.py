@@ -119,9 +119,8 @@ def test_causality_test_follows(in_checkout):
 def test_pipeline_follows(checkout, commands):
     """The whole nano pipeline trains, mixes, scores and reports four experts."""
     commands.code = checkout
-    done = commands(
-        "run", "--preset", "nano", "--compute.threads", 1, "--json", "--root", "root", "--pretrain.tokens", 9000
-    )
+    small = ("--preset", "nano", "--compute.threads", 1, "--pretrain.tokens", 9000)
+    done = commands("run", *small, "--json", "--root", "root")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert sorted(told["results"]["experts"]) == FOUR

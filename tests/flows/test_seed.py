@@ -10,8 +10,17 @@ from nano_think.stages.pipeline import load
 
 TWO_STEPS = [
     *("--embedding.train.batch", 1, "--embedding.train.tokens", 1024, "--pretrain.batch", 1, "--pretrain.tokens", 1024),
-    *("--router.train.batch", 1, "--router.train.tokens", 1024, "--memory.max-entries", 2000),
-    *("--memory.fit-tokens", 1000, "--evaluate.max-tokens", 1500, "--evaluate.sample-tokens", 4),
+    *(
+        "--router.train.batch",
+        1,
+        "--router.train.tokens",
+        1024,
+        "--memory.max-entries",
+        300,
+        "--memory.fit-tokens",
+        300,
+    ),
+    *("--evaluate.max-tokens", 300, "--evaluate.sample-tokens", 1, "--compute.threads", 1),
 ]
 
 

@@ -9,6 +9,7 @@ from nano_think.nn.attention import Attention, attend_plainly, attend_where
 from nano_think.nn.documents import causal_mask
 from nano_think.nn.mla import LatentAttention
 from nano_think.nn.rope import Rope, rotate
+from tests.perturbation import randomise_zeros
 from tests.tiny import few
 
 
@@ -40,6 +41,20 @@ def test_attention_starts_as_nothing():
     layer = Attention(16, 2)
     rope = Rope(8)(torch.arange(5))
     assert not layer(torch.randn(1, 5, 16), rope, attend_where(causal_mask(torch.zeros(1, 5)))).any()
+
+
+def test_attention_is_its_definition():
+    """Head by head: q and k normalised, then turned by their positions; v as it is."""
+    T, D, N = 7, 12, 3
+    H, layer, u = D // N, randomise_zeros(Attention(D, N)), torch.randn(2, T, D)
+    rope, mask = Rope(H)(torch.arange(T)), causal_mask(torch.zeros(2, T))
+    heads = []
+    for n in range(N):
+        q, k, v = (u @ layer.qkv.weight[i * D + n * H : i * D + (n + 1) * H].T for i in range(3))
+        q, k = (x * x.square().mean(-1, keepdim=True).rsqrt() for x in (q, k))
+        heads.append(attend_plainly(rotate(q, rope), rotate(k, rope), v, mask[:, 0]))
+    expected = torch.cat(heads, dim=-1) @ layer.out.weight.T
+    torch.testing.assert_close(layer(u, rope, attend_where(mask)), expected, atol=1e-5, rtol=1e-5)
 
 
 @few(10)
