@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
     After a crash at any moment `path` is the old file or the new one, never a part. (A rename without the two fsyncs
     leaves files of zeros after a power cut.)
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with storage(path):
             yield temporary

@@ -29,13 +29,15 @@ def score(
     Only sums over whole documents are kept, so memory does not grow with the text. `note` hears of the tokens done.
     """
     frames = []
+    control = memories.store.shuffled(seed) if memories else None
     for reading in read(model, documents, window):
-        more = score_memories(reading, memories, seed) if memories else {}
+        more = score_memories(reading, memories, control, seed) if memories and control is not None else {}
         frames.append(_by_document(reading, reading.nats | more, model.names))
         note(len(reading.target))
-    if not frames:
-        raise InputError("no documents to evaluate; give a file with at least one row of text")
-    return pd.concat(frames, ignore_index=True)
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"bytes": []})
+    if not frame["bytes"].sum():
+        raise InputError("no text to evaluate; give a file with at least one row whose text is not empty")
+    return frame
 
 
 def _by_document(reading: Reading, nats: dict[str, torch.Tensor], names: list[str]) -> pd.DataFrame:

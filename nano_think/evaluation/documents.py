@@ -13,11 +13,16 @@ from nano_think.evaluation.reading import Document
 
 
 def split_documents(tokens: TokenSet, most_tokens: int, seed: int) -> Iterator[Document]:
-    """The documents of a split in a drawn order, whole ones, until `most_tokens` would be passed."""
+    """The documents of a split in a drawn order, whole ones, up to the first that would pass `most_tokens`.
+
+    Longer ones than that are left out only as long as nothing has been taken.
+    """
     table = tokens.documents.to_pydict()
     left = most_tokens
     for index in np.random.default_rng(seed).permutation(len(table["offset"])):
         offset, length = table["offset"][index], table["tokens"][index]
+        if length > left and left < most_tokens:
+            return
         if length <= left:
             left -= length
             ids = tokens.tokens[offset : offset + length].astype(np.int64)

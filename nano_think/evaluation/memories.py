@@ -4,6 +4,7 @@ Two memories, two rows: *persistent*, built beforehand from the routing split; *
 tokens, dropped at its end. Each has a control whose values are shuffled: a gain that survives it is no memory.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,40 +35,48 @@ def search(store: VectorStore, reading: Reading) -> Neighbours:
 
 
 def search_documents(reading: Reading, shuffle_seed: int | None = None) -> Neighbours:
-    """Neighbours of every token among the earlier tokens of its own document; `shuffle_seed` deals the values anew."""
+    """Neighbours of every token among the earlier tokens of its own document.
+
+    `shuffle_seed` deals the values anew over all documents of the reading: a document then remembers others' words.
+    """
+    values_N = reading.target
+    if shuffle_seed is not None:
+        values_N = values_N[torch.from_numpy(np.random.default_rng(shuffle_seed).permutation(len(values_N)))]
     parts = [Neighbours(similarity=torch.zeros(0, NEIGHBOURS), value=torch.zeros(0, NEIGHBOURS, dtype=torch.long))]
     for index in range(len(reading.documents)):
         tokens = reading.of(index)
-        keys, values = to_key(reading.hidden[tokens]), reading.target[tokens]
-        if shuffle_seed is not None:
-            values = values[torch.from_numpy(np.random.default_rng(shuffle_seed).permutation(len(values)))]
+        keys, values = to_key(reading.hidden[tokens]), values_N[tokens]
         for first in range(0, len(keys), BLOCK):
             found = earlier_in_document(keys[first : first + BLOCK], keys, values, first, NEIGHBOURS)
             parts.append(Neighbours(similarity=_widen(found.similarity, -torch.inf), value=_widen(found.value, -1)))
-    return Neighbours(similarity=torch.cat([p.similarity for p in parts]), value=torch.cat([p.value for p in parts]))
+    return Neighbours.join(parts)
 
 
 def _widen(part_Tk: Tensor, fill: float) -> Tensor:
     return torch.nn.functional.pad(part_Tk, (0, NEIGHBOURS - part_Tk.shape[1]), value=fill)
 
 
-def score_memories(reading: Reading, memories: Memories, seed: int) -> dict[str, Tensor]:
-    """Nats of every token with each memory and with its shuffled control, by column name."""
+def score_memories(reading: Reading, memories: Memories, control: VectorStore, seed: int) -> dict[str, Tensor]:
+    """Nats of every token with each memory and with its shuffled control, by column name; `control` is the store with
+    its values shuffled.
+    """
     nats, target = reading.nats["mixture"], reading.target
-    shuffled = search(memories.store.shuffled(seed), reading)
     return {
         "persistent": mixed_nll(nats, target, search(memories.store, reading), memories.persistent),
-        "persistent_shuffled": mixed_nll(nats, target, shuffled, memories.persistent),
+        "persistent_shuffled": mixed_nll(nats, target, search(control, reading), memories.persistent),
         "scratch": mixed_nll(nats, target, search_documents(reading), memories.scratch),
         "scratch_shuffled": mixed_nll(nats, target, search_documents(reading, seed), memories.scratch),
     }
 
 
-def fit_memories(store: VectorStore, reading: Reading) -> Memories:
-    """Memories whose gates have the least loss on a reading of the validation split."""
-    nats, target = reading.nats["mixture"], reading.target
+def fit_memories(store: VectorStore, readings: Sequence[Reading]) -> Memories:
+    """Memories whose gates have the least loss on readings of the validation split."""
+    nats = torch.cat([reading.nats["mixture"] for reading in readings])
+    target = torch.cat([reading.target for reading in readings])
+    persistent = Neighbours.join([search(store, reading) for reading in readings])
+    scratch = Neighbours.join([search_documents(reading) for reading in readings])
     return Memories(
         store=store,
-        persistent=fit_gate(nats, target, search(store, reading)),
-        scratch=fit_gate(nats, target, search_documents(reading)),
+        persistent=fit_gate(nats, target, persistent),
+        scratch=fit_gate(nats, target, scratch),
     )

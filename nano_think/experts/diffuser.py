@@ -141,7 +141,7 @@ class NoiseCode(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.clean, self.query = (nn.Parameter(torch.randn(width)) for _ in range(2))
-        self.register_buffer("frequency", 2.0 ** torch.arange(-4, width // 2 - 4).clamp(max=2), persistent=False)
+        self.register_buffer("frequency", 2.0 ** torch.linspace(-4, 2, width // 2), persistent=False)
         self.mix = linear(width, width)
 
     def forward(self, log_snr_BT: Tensor, query_BT: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ T tokens, k neighbours, D model width
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,11 @@ class Neighbours:
         """p_memory of each target, (T); 0 where nothing was found."""
         weight_Tk = torch.softmax(self.similarity * sharpness, dim=-1).nan_to_num(0.0)
         return (weight_Tk * (self.value == target_T[:, None])).sum(-1)
+
+    @classmethod
+    def join(cls, parts: Sequence["Neighbours"]) -> "Neighbours":
+        """The rows of all parts, in order."""
+        return cls(similarity=torch.cat([p.similarity for p in parts]), value=torch.cat([p.value for p in parts]))
 
     @property
     def found(self) -> Tensor:

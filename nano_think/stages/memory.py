@@ -61,10 +61,10 @@ class Memory(Stage):
         store = VectorStore(torch.cat(keys).numpy(), torch.cat([reading.target for reading in written]).numpy())
         store.save(out / STORE)
         fitted = self._read(model, TokenSet.open(tokens, "validation"), job.memory.fit_tokens)
-        memories = fit_memories(store, fitted[0])
+        memories = fit_memories(store, fitted)
         gates = {name: dataclasses.asdict(getattr(memories, name)) for name in ("persistent", "scratch")}
         write_json(out / GATES, gates)
-        return {"entries": len(store), "fitted_on": len(fitted[0].target), "gates": gates}
+        return {"entries": len(store), "fitted_on": sum(len(reading.target) for reading in fitted), "gates": gates}
 
     def _read(self, model: NanoThink, tokens: TokenSet, most: int) -> list[Reading]:
         seed = branch(self.config.seed, self.name)

@@ -6,12 +6,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nano_think.core.config import Config, overlay, parse, read_yaml, to_dict
 from nano_think.core.device import ComputeConfig, share_threads
 from nano_think.core.errors import UsageError, nearest
 from nano_think.data.ingest import IngestConfig
 from nano_think.data.tokenizer import TokenizerConfig
-from nano_think.experts import EXPERTS
+from nano_think.experts import EXPERTS, build_expert
+from nano_think.models.embedder import Embedder
+from nano_think.models.think import Router
 from nano_think.stages.embedding import Embedding, EmbeddingConfig, EmbeddingJob
 from nano_think.stages.evaluate import Evaluate, EvaluateConfig, EvaluateJob
 from nano_think.stages.ingest import Ingest
@@ -66,8 +70,22 @@ class PipelineConfig(Config):
         unknown = [name for name in self.members if name not in EXPERTS]
         if unknown:
             raise ValueError(f"members: unknown expert '{unknown[0]}'.{nearest(unknown[0], EXPERTS)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: wanted 0 to {2**63 - 1}, got {self.seed}")
         if not self.members or len(set(self.members)) < len(self.members):
             raise ValueError(f"members: wanted one or more different experts, got {list(self.members)}")
+        self._build_without_numbers()
+
+    def _build_without_numbers(self) -> None:
+        """Build every model without memory or numbers: shapes that do not fit each other are found before any work."""
+        try:
+            with torch.device("meta"):
+                Embedder(self.embedding.model, self.space.width, torch.zeros(self.tokenizer.vocab_size))
+                Router(self.router.model, self.space.width, len(self.members))
+                for name in self.members:
+                    build_expert(name, getattr(self.experts, name), self.space.width)
+        except AssertionError as error:
+            raise ValueError(f"shapes that do not fit: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def test_weights_are_means_over_tokens():
 
 
 def test_no_documents_are_an_input_error():
-    with pytest.raises(InputError, match="no documents"):
+    with pytest.raises(InputError, match="no text"):
         score(tiny_mixture(), [], 16)
 
 
@@ -171,7 +171,7 @@ def test_scratch_memory_helps_on_a_repeated_text_and_its_shuffle_does_not():
     phrase = np.random.default_rng(0).permutation(START)
     document = Document(np.concatenate([[START], np.tile(phrase, 4)]), 100, "made")
     (one,) = read_all(model, [document], window=START)
-    fitted = fit_memories(make_memories(0.0).store, one)
+    fitted = fit_memories(make_memories(0.0).store, [one])
     assert fitted.scratch.share > 0.1
     figures = summarise(score(model, [document], START, fitted), model.names)
     scratch = figures["memory"]["scratch"]
