@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import Task, flow
 from prefect.futures import PrefectFuture
 
 from nano_think.stages.artifact import Artifact
@@ -19,7 +19,8 @@ from tasks.router import router
 from tasks.tokenizer import tokenizer
 from tasks.tokens import tokens
 
-TASKS = {task.name: task for task in (ingest, tokenizer, tokens, embedding, router, memory, evaluate, report)}
+STAGES: tuple[Task[..., Artifact], ...] = (ingest, tokenizer, tokens, embedding, router, memory, evaluate, report)
+TASKS = {task.name: task for task in STAGES}
 
 
 @flow(name="full-pipeline", flow_run_name="{preset}", validate_parameters=False, persist_result=False)

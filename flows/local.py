@@ -112,9 +112,9 @@ def _await(server: subprocess.Popen, port: int) -> None:
 def _close_dead_runs() -> None:
     """Before a run begins: what is unfinished in the history of its root was killed before it could say so."""
     from prefect.client.orchestration import get_client
-    from prefect.states import Crashed
+    from prefect.states import Crashed, State
 
-    killed = Crashed(message="its process was killed")
+    killed: State = Crashed(message="its process was killed")
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:
         for task_run in client.read_task_runs(task_run_filter=_unfinished("Task")):
             client.set_task_run_state(task_run.id, killed, force=True)

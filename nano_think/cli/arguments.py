@@ -21,11 +21,12 @@ SHORT = {"--sources": "--ingest.sources"}
 def parse_arguments(kind: type[A], verb: str, arguments: list[str], default: A | None = None) -> A:
     """The arguments of a verb, an instance of the dataclass `kind`; wrong ones end with exit code 2 and a hint."""
     words = [_lengthen(word) for word in arguments]
-    settings = {"prog": f"nano-think {verb}", "args": words, "config": (tyro.conf.FlagCreatePairsOff,)}
+    config = (tyro.conf.FlagCreatePairsOff,)
+    start = tyro.MISSING_NONPROP if default is None else default
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, **settings) if default is None else tyro.cli(kind, default=default, **settings)
+            return tyro.cli(kind, prog=f"nano-think {verb}", args=words, default=start, config=config)
     except ValueError as error:
         raise UsageError(str(error)) from None
     except SystemExit as end:

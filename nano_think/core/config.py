@@ -6,7 +6,7 @@ files share those words. Order of precedence: default < preset < `--config FILE`
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
@@ -27,9 +27,7 @@ class Config:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
-@functools.cache
-def _adapter(kind: type) -> pydantic.TypeAdapter:
-    return pydantic.TypeAdapter(kind)
+_adapter: Callable[[type], pydantic.TypeAdapter] = functools.cache(pydantic.TypeAdapter)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

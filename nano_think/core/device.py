@@ -69,7 +69,7 @@ def set_up(compute: ComputeConfig, device: torch.device) -> dict[str, Any]:
 
 def _route_matmul(fast: bool) -> str:
     """Send fp32 products to oneDNN if asked and if it computes them in fp32: with AMX it would round to bfloat16."""
-    matmul = torch.backends.mkldnn.matmul
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     if not fast or not torch.backends.mkldnn.is_available():
         return "default"
     before = matmul.fp32_precision

@@ -70,7 +70,8 @@ def write(folder: Path, ranks: Mapping[bytes, int]) -> None:
 
     vocab = {_letters(token): rank for token, rank in ranks.items()}
     ordered = sorted(ranks, key=ranks.__getitem__)
-    merges = [tuple(map(_letters, merge_of(token, ranks))) for token in ordered if len(token) > 1]
+    halves = (merge_of(token, ranks) for token in ordered if len(token) > 1)
+    merges = [(_letters(left), _letters(right)) for left, right in halves]
     exported = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     exported.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(PATTERN), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]

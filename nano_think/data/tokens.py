@@ -50,7 +50,8 @@ def _document_schema() -> "pa.Schema":
 def _write_split(
     documents: Path, split: str, tokenizer: Tokenizer, out: Path, pool: ThreadPoolExecutor
 ) -> dict[str, Any]:
-    total, domains = dict.fromkeys(COUNTS, 0), {}
+    total = dict.fromkeys(COUNTS, 0)
+    domains: dict[str, dict[str, int]] = {}
     ids_type = token_type(tokenizer.vocab_size)
     spool = out / f".{split}.tokens.spool"
     try:
@@ -131,8 +132,8 @@ class TokenSet:
         with arrow_file(path) as file:
             ours = file.schema.names == ["tokens"] and file.num_record_batches == 1
             ids = file.get_batch(0).column(0).to_numpy(zero_copy_only=True) if ours else None
-        ours = ours and documents.schema == _document_schema()
-        if not ours or len(ids) != np.sum(documents.column("tokens").to_numpy()):
+        ours = documents.schema == _document_schema()
+        if ids is None or not ours or len(ids) != np.sum(documents.column("tokens").to_numpy()):
             raise ArtifactError(f"{path}: does not fit its table of documents; remove both and run again")
         return cls(ids, documents)
 

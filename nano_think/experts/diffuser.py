@@ -138,6 +138,8 @@ class Diffuser(Expert):
 class NoiseCode(nn.Module):
     """A code per row: one learned vector for clean rows, one for queries, Fourier features of log-SNR for the rest."""
 
+    frequency: Tensor
+
     def __init__(self, width: int):
         super().__init__()
         self.clean, self.query = (nn.Parameter(torch.randn(width)) for _ in range(2))

@@ -16,6 +16,9 @@ class LanguageHead(nn.Module):
     product of the experts' distributions, because the head is linear and the same for all.
     """
 
+    table: Tensor
+    bias: Tensor
+
     def __init__(self, table_VD: Tensor, bias_V: Tensor):
         super().__init__()
         assert table_VD.shape[:1] == bias_V.shape, f"{table_VD.shape[0]} rows but {bias_V.shape[0]} biases"

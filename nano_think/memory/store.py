@@ -38,6 +38,7 @@ class VectorStore:
 
     def _build(self) -> faiss.Index:
         width = self.keys.shape[1]
+        index: faiss.IndexFlatIP | faiss.IndexIVFFlat
         if len(self) <= FLAT_UP_TO:
             index = faiss.IndexFlatIP(width)
         else:

@@ -36,6 +36,8 @@ class Embedder(nn.Module):
     What is frozen is thus what was trained: rows centred and of length sqrt(D), logits E h / sqrt(D) + b.
     """
 
+    bias: Tensor
+
     def __init__(self, config: EmbedderConfig, width: int, bias_V: Tensor):
         super().__init__()
         self.table = nn.Parameter(torch.randn(len(bias_V), width))

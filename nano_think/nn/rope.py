@@ -13,6 +13,8 @@ class Rope(nn.Module):
     base: wavelength of the slowest pair, in tokens / 2 pi. Scores depend on differences of positions alone.
     """
 
+    frequency: Tensor
+
     def __init__(self, width: int, base: float = 10_000.0):
         super().__init__()
         assert width % 2 == 0, f"RoPE turns pairs of channels; got an odd head width {width}"

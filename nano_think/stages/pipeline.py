@@ -120,21 +120,23 @@ def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
     """
     alone = replace(config.compute, threads=share_threads(config.compute.threads, 1))
     shared = replace(config.compute, threads=share_threads(config.compute.threads, len(config.members)))
-    common = {"space": config.space, "seed": config.seed}
+    space, seed = config.space, config.seed
+    embedding = EmbeddingJob(space=space, seed=seed, compute=alone, embedding=config.embedding)
     nodes = {
         "ingest": Node(Ingest(config.ingest)),
         "tokenizer": Node(TrainTokenizer(config.tokenizer), ("ingest",)),
         "tokens": Node(Tokens(TokensConfig()), ("ingest", "tokenizer")),
-        "embedding": Node(Embedding(EmbeddingJob(**common, compute=alone, embedding=config.embedding)), ("tokens",)),
+        "embedding": Node(Embedding(embedding), ("tokens",)),
     }
     for kind in config.members:
         expert = getattr(config.experts, kind)
-        job = PretrainJob(**common, compute=shared, kind=kind, expert=expert, train=config.pretrain)
+        job = PretrainJob(space=space, seed=seed, compute=shared, kind=kind, expert=expert, train=config.pretrain)
         nodes[kind] = Node(Pretrain(job), ("tokens", "embedding"))
-    router = RouterJob(**common, compute=alone, router=config.router, members=config.members)
+    router = RouterJob(space=space, seed=seed, compute=alone, router=config.router, members=config.members)
     nodes["router"] = Node(RouterStage(router), ("tokenizer", "tokens", "embedding", *config.members))
-    nodes["memory"] = Node(Memory(MemoryJob(**common, compute=alone, memory=config.memory)), ("tokens", "router"))
-    evaluate = EvaluateJob(**common, compute=alone, evaluate=config.evaluate)
+    memory = MemoryJob(space=space, seed=seed, compute=alone, memory=config.memory)
+    nodes["memory"] = Node(Memory(memory), ("tokens", "router"))
+    evaluate = EvaluateJob(space=space, seed=seed, compute=alone, evaluate=config.evaluate)
     nodes["evaluate"] = Node(Evaluate(evaluate), ("tokens", "router", "memory"))
     report = Report(ReportJob(name=name, config=to_dict(config)))
     nodes["report"] = Node(report, tuple(nodes))

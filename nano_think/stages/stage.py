@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from nano_think import __version__
 from nano_think.core.config import Config, to_dict
@@ -38,7 +38,7 @@ class Stage(ABC):
     from outside, and a digest of the modules that it uses. The same key is returned, not rebuilt.
     """
 
-    name: ClassVar[str]
+    name: str
 
     def __init__(self, config: Config):
         self.config = config

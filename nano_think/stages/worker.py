@@ -41,12 +41,13 @@ def _work(out: Path, tracker: Tracker) -> None:
     from nano_think.stages.pretrain import Pretrain
     from nano_think.stages.router import RouterStage
     from nano_think.stages.stage import WORK
-    from nano_think.stages.training import Trainer
+    from nano_think.stages.training import Trainer, TrainingStage
 
     # Until now a signal ended the process at once: there was nothing to save.
     interrupts.install()
     job = read_json(out / WORK / "job.json")
-    stage = next(kind for kind in (Embedding, Pretrain, RouterStage) if kind.__name__ == job["stage"])
+    kinds: tuple[type[TrainingStage], ...] = (Embedding, Pretrain, RouterStage)
+    stage = next(kind for kind in kinds if kind.__name__ == job["stage"])
     config = stage.read_config(job["config"])
     inputs = {name: open_artifact(Path(path)) for name, path in job["inputs"].items()}
     tracker.tags({"process_id": str(os.getpid())})

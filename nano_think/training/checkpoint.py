@@ -90,8 +90,9 @@ def _restore_moments(optimizers: list[torch.optim.Optimizer], tensors: dict[str,
 
 
 def _rng_streams() -> dict[str, Tensor]:
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    assert kind == "MT19937"
+    state = np.random.get_state(legacy=True)
+    assert isinstance(state, tuple) and state[0] == "MT19937"
+    _, keys, position, has_gauss, cached = state
     streams = {"rng.torch": torch.get_rng_state(), "rng.numpy.keys": torch.from_numpy(keys.astype(np.int64))}
     streams["rng.numpy.rest"] = torch.tensor([position, has_gauss, cached], dtype=torch.float64)
     for index in range(torch.cuda.device_count()):

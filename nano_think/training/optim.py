@@ -42,7 +42,9 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
 
     A parameter called `table` is a token table and has its own rate. Each group remembers its peak rate as "peak".
     """
-    matrices, vectors, tables = [], [], []
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    tables: list[nn.Parameter] = []
     linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
