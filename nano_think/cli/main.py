@@ -1,5 +1,7 @@
 """`nano-think VERB ...`: finds the verb, runs it, and turns errors into one line and an exit code."""
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -27,6 +29,8 @@ def main() -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = DEBUG in sys.argv
     _leave_at_the_second_signal()
+    # Without it the interpreter spends seconds on looking for garbage among all that torch and Prefect have made.
+    atexit.register(gc.freeze)
     # Read when torch is first imported: threads that wait for each other sleep (see stages/process.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

@@ -3,6 +3,8 @@
 The folder's work/job.json says what to do. Progress goes to standard output, a line of JSON at a time.
 """
 
+import atexit
+import gc
 import os
 import sys
 import traceback
@@ -20,6 +22,8 @@ from nano_think.stages.tracking import Tracker, from_environment
 def main(folder: str) -> int:
     """Do the job in `folder`; the exit code is that of the error, if there is one."""
     die_with_parent()
+    # Without it the interpreter spends seconds on looking for garbage among all that torch has made.
+    atexit.register(gc.freeze)
     tracker = from_environment()
     try:
         _work(Path(folder), tracker)

@@ -13,10 +13,10 @@ from nano_think.core.config import Config
 class OptimConfig(Config):
     """Optimiser and schedule. Rates are peaks; both optimisers share the schedule."""
 
-    matrix_rate: float = 0.02
+    matrix_rate: float = 0.01
     """Muon's learning rate, for the matrices of linear layers (largest stretch of a vector by one step's change; times
     the root of rows / columns where a matrix is taller than wide)."""
-    vector_rate: float = 0.003
+    vector_rate: float = 0.005
     """AdamW's learning rate, for gains, biases and everything that is no matrix."""
     table_rate: float = 0.03
     """AdamW's learning rate for a token table."""

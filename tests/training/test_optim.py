@@ -40,7 +40,7 @@ def test_token_table_has_its_own_rate():
     groups = [group for optimizer in build_optimizers(objective, OptimConfig()) for group in optimizer.param_groups]
     (table,) = [group for group in groups if any(p is objective.embedder.table for p in group["params"])]
     assert len(table["params"]) == 1 and table["lr"] == OptimConfig().table_rate
-    assert {group["lr"] for group in groups} == {0.02, 0.003, 0.03}
+    assert {group["lr"] for group in groups} == {0.01, 0.005, 0.03}
 
 
 def test_rate_multiplies_the_peak_of_every_group():
