@@ -84,7 +84,7 @@ def checkout(tmp_path_factory):
 def in_checkout(checkout, monkeypatch):
     """in_checkout("-c", code) runs Python there and returns what it printed."""
     monkeypatch.setenv("PYTHONPATH", str(checkout))
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "100")
 
     def run(*arguments):
         done = subprocess.run([sys.executable, *arguments], cwd=checkout, capture_output=True, text=True, timeout=250)
@@ -106,13 +106,13 @@ def test_settings_plan_and_router_follow(in_checkout):
 def test_flags_follow(in_checkout):
     """`run --help` has the new expert's settings, with their words and defaults."""
     text = in_checkout("-m", "nano_think", "run", "--help")
-    assert re.search(r"--experts\.toy\.loudness FLOAT\s+Factor of the output \(ratio\)\. \(default: 1\.0\)", text)
+    assert re.search(r"--experts\.toy\.loudness FLOAT\W+Factor of the output \(ratio\)\. \(default: 1\.0\)", text)
 
 
 def test_causality_test_follows(in_checkout):
     """The perturbation test takes the new expert in, and it passes."""
-    said = in_checkout("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_causality.py", "-k", "toy", "-v")
-    assert re.search(r"\[.*toy.*\] PASSED", said), said
+    said = in_checkout("-m", "pytest", "-p", "no:cacheprovider", "tests/test_causality.py", "-k", "toy")
+    assert re.search(r"\b[1-9]\d* passed", said) and "failed" not in said, said
 
 
 @pytest.mark.slow
