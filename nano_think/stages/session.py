@@ -1,12 +1,13 @@
 """What surrounds a run: the lock on its root, its MLflow run, its progress, and the end of its processes."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nano_think.core.config import flatten, to_dict
-from nano_think.core.errors import storage
+from nano_think.core.errors import StorageError, storage
 from nano_think.core.files import lock
 from nano_think.core.progress import choose_progress
 from nano_think.data.sources import resolve
@@ -15,6 +16,9 @@ from nano_think.stages.artifact import Artifact, write_latest
 from nano_think.stages.pipeline import PipelineConfig
 from nano_think.stages.stage import Context
 from nano_think.stages.tracking import Tracker, open_tracker, status_of
+
+# What the empty stores of Prefect and MLflow take (bytes); they say nothing useful when they cannot have it.
+ROOM = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,12 @@ def check(root: Path, config: PipelineConfig) -> None:
     """Refuse at once what the run would refuse later: sources that are not there, a root in use or not writable."""
     resolve(config.ingest.sources, config.ingest.reading)
     with _hold(root):
-        pass
+        free = shutil.disk_usage(root).free
+    if free < ROOM:
+        raise StorageError(
+            f"{root}: no space left on the device ({free:,} bytes free, wanted {ROOM:,} to begin); "
+            "free some or choose another --root"
+        )
 
 
 @contextlib.contextmanager

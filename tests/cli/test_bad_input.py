@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -198,6 +199,12 @@ def test_full_disk_is_told(say, tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     one_line(say("run", "--preset", "nano", "--root", tmp_path / "root"), 5, tmp_path / "root", "no space left")
+
+
+def test_disk_that_is_nearly_full_is_told_before_anything_begins(say, tmp_path, monkeypatch):
+    """Exit 5 with what is free and what is wanted: the stores of Prefect and MLflow would not say it."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3_000_000))
+    one_line(say("run", "--preset", "nano", "--root", tmp_path / "root"), 5, "no space left", "3,000,000 bytes free")
 
 
 def test_our_own_mistake_is_one_line_and_debug_shows_it_whole(say, monkeypatch):

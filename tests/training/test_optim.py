@@ -48,7 +48,7 @@ def test_rate_multiplies_the_peak_of_every_group():
     for share in (0.5, 0.25):
         set_rate(optimizers, share)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    assert sorted(group["lr"] for group in groups) == pytest.approx([0.00075, 0.005, 0.0075])
+    assert sorted(group["lr"] for group in groups) == pytest.approx([0.00125, 0.0025, 0.0075])
 
 
 def test_rate_rises_stays_and_falls():
