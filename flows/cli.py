@@ -1,6 +1,7 @@
 """The verbs that need Prefect. It is imported only when one of them runs."""
 
 import json
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ def run(arguments: list[str]) -> int:
         return 0
     check(wanted.root, wanted.pipeline)
     artifacts = run_locally(preset, to_dict(wanted.pipeline), wanted.root)
-    _tell(artifacts, wanted.json)
+    _tell(artifacts, wanted.root, wanted.json)
     return 0
 
 
@@ -79,14 +80,15 @@ def run_locally(preset: str, overrides: dict[str, Any], root: Path) -> "dict[str
         return full_pipeline(preset=preset, overrides=overrides, root=str(root))
 
 
-def _tell(artifacts: "dict[str, Artifact]", as_json: bool) -> None:
+def _tell(artifacts: "dict[str, Artifact]", root: Path, as_json: bool) -> None:
     results = artifacts["evaluate"].summary
     report, model = artifacts["report"].path / "report.html", artifacts["router"].path
     best = min(results["experts"], key=results["experts"].get)
     print(f"mixture {results['bits_per_byte']:.3f} bits per byte; best expert ({best}) {results['experts'][best]:.3f}")
     print(f"report  {report}")
     print(f"model   {model}")
-    print('talk    nano-think generate --model latest --prompt "In the beginning"')
+    where = "" if root == Path("artifacts") else f" --root {shlex.quote(str(root))}"
+    print(f'talk    nano-think generate --model latest{where} --prompt "In the beginning"')
     if as_json:
         keys = {name: artifact.key for name, artifact in artifacts.items()}
         print(json.dumps({"model": str(model), "report": str(report), "artifacts": keys, "results": results}))

@@ -8,6 +8,7 @@ from prefect.futures import PrefectFuture
 
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.pipeline import Node, load, plan
+from nano_think.stages.pretrain import Pretrain
 from nano_think.stages.session import Session, open_session
 from tasks.embedding import embedding
 from tasks.evaluate import evaluate
@@ -43,7 +44,7 @@ def walk(nodes: dict[str, Node], session: Session) -> dict[str, Artifact]:
     submitted: dict[str, PrefectFuture] = {}
     for name, node in nodes.items():
         inputs = results({need: submitted[need] for need in node.needs})
-        task = TASKS.get(name, pretrain)
+        task = pretrain if isinstance(node.stage, Pretrain) else TASKS[name]
         submitted[name] = task.submit(node.stage, inputs, session.root, session.context)
     return results(submitted)
 

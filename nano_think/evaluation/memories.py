@@ -61,9 +61,15 @@ def score_memories(reading: Reading, memories: Memories, control: VectorStore, s
     its values shuffled.
     """
     nats, target = reading.nats["mixture"], reading.target
+    # The control has the same keys, so one search serves both.
+    similarity, entry = memories.store.find(to_key(reading.hidden).numpy(), NEIGHBOURS)
+    persistent, shuffled = (
+        Neighbours(similarity=torch.from_numpy(similarity), value=torch.from_numpy(store.values_of(entry)))
+        for store in (memories.store, control)
+    )
     return {
-        "persistent": mixed_nll(nats, target, search(memories.store, reading), memories.persistent),
-        "persistent_shuffled": mixed_nll(nats, target, search(control, reading), memories.persistent),
+        "persistent": mixed_nll(nats, target, persistent, memories.persistent),
+        "persistent_shuffled": mixed_nll(nats, target, shuffled, memories.persistent),
         "scratch": mixed_nll(nats, target, search_documents(reading), memories.scratch),
         "scratch_shuffled": mixed_nll(nats, target, search_documents(reading, seed), memories.scratch),
     }

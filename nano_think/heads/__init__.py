@@ -1,1 +1,1 @@
-"""Floor 2: what turns hidden states into predictions."""
+"""Between layers and experts: what turns hidden states into predictions."""

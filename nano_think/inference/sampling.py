@@ -13,7 +13,7 @@ class SamplingConfig(Config):
     """How the next token is drawn."""
 
     temperature: float = 0.8
-    """Divides the logits; 0 takes the most likely token."""
+    """Divides the logits (nats); 0 takes the most likely token."""
     top_k: int = 50
     """Draw from this many most likely tokens; 0 from all (tokens)."""
     top_p: float = 0.95

@@ -54,13 +54,22 @@ class VectorStore:
 
         Where fewer are found, the similarity is -inf and the value -1 (never the last entry's).
         """
+        similarity_Qk, entry_Qk = self.find(queries_QD, k)
+        return similarity_Qk, self.values_of(entry_Qk)
+
+    def find(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest entries of each query: similarities (Q, k) and numbers of entries (Q, k), -1 for none."""
         if not len(self):
             empty = np.full((len(queries_QD), k), -np.inf, dtype=np.float32)
             return empty, np.full(empty.shape, -1, dtype=np.int64)
         similarity_Qk, entry_Qk = self.index.search(np.ascontiguousarray(queries_QD, dtype=np.float32), k)
-        missing_Qk = entry_Qk < 0
-        values_Qk = np.where(missing_Qk, -1, self.values[entry_Qk])
-        return np.where(missing_Qk, -np.inf, similarity_Qk).astype(np.float32), values_Qk
+        return np.where(entry_Qk < 0, -np.inf, similarity_Qk).astype(np.float32), entry_Qk
+
+    def values_of(self, entry_Qk: np.ndarray) -> np.ndarray:
+        """The values of entries by number, -1 where there is none."""
+        if not len(self):
+            return np.full(entry_Qk.shape, -1, dtype=np.int64)
+        return np.where(entry_Qk < 0, -1, self.values[entry_Qk])
 
     def shuffled(self, seed: int) -> "VectorStore":
         """The same keys with their values dealt out anew: the control that shows whether values matter."""

@@ -4,6 +4,7 @@ B batch, T tokens, D model width, V vocabulary
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from nano_think.nn.block import Block
 from nano_think.nn.documents import causal_mask, number_documents
 from nano_think.nn.linear import linear
 from nano_think.nn.rope import Rope
+from nano_think.nn.weights import load_weights, save_weights
+
+TABLE = "embedding.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,3 +66,14 @@ class Embedder(nn.Module):
             x_BTD = block(x_BTD, rope, attend)
         nll_BT = head.nll(self.out(self.norm(x_BTD)), targets_BT)
         return {"next_token": masked_mean(nll_BT, targets_BT != start_token)}
+
+
+def save_head(folder: Path, head: LanguageHead) -> None:
+    """Write the token table and the bias of a finished embedder."""
+    save_weights(folder / TABLE, {"table": head.table, "bias": head.bias})
+
+
+def load_head(folder: Path) -> LanguageHead:
+    """The frozen head over the token table in `folder`."""
+    tensors = load_weights(folder / TABLE)
+    return LanguageHead(tensors["table"], tensors["bias"])

@@ -62,12 +62,15 @@ def open_artifact(path: Path) -> Artifact:
         raise ArtifactError(f"{path / MANIFEST}: not the manifest of an artifact; run the pipeline again") from None
 
 
-def seal(path: Path, stage: str, key: str, about: Mapping[str, Any]) -> Artifact:
-    """Finish the folder `path`: hash what is in it and write the manifest."""
+def seal(path: Path, stage: str, key: str, about: Mapping[str, Any], leave_out: str = "") -> Artifact:
+    """Finish the folder `path`: hash what is in it, but for the subfolder `leave_out`, and write the manifest."""
     files = {
         file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
         for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name != MANIFEST and not file.name.startswith(".")
+        if file.is_file()
+        and file.name != MANIFEST
+        and not file.name.startswith(".")
+        and file.relative_to(path).parts[0] != leave_out
     }
     contents = digest({name: file["sha256"] for name, file in files.items()})
     write_json(path / MANIFEST, {"stage": stage, "key": key, "digest": contents, **about, "files": files})

@@ -10,17 +10,12 @@ from nano_think.core.config import Config
 from nano_think.core.rng import branch
 from nano_think.data.tokens import TokenSet, unigram
 from nano_think.experts import count_parameters
-from nano_think.heads.language import LanguageHead
-from nano_think.models.embedder import Embedder, EmbedderConfig
-from nano_think.nn.weights import load_weights, save_weights
-from nano_think.stages.artifact import Artifact
+from nano_think.models.embedder import Embedder, EmbedderConfig, save_head
 from nano_think.stages.space import Job
 from nano_think.stages.stage import Inputs
 from nano_think.stages.training import Trainer, TrainingStage
 from nano_think.training.loop import TrainConfig, seed_everything
 from nano_think.training.objectives.embedding import EmbedderObjective
-
-TABLE = "embedding.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,11 +52,5 @@ class Embedding(TrainingStage):
         train_tokens = TokenSet.open(tokens.path, "train").tokens
         summary = trainer.train(objective, train_tokens, job.embedding.train, self.name)
         head = model.head()
-        save_weights(out / TABLE, {"table": head.table, "bias": head.bias})
+        save_head(out, head)
         return summary | {"parameters": count_parameters(model), "table": head.table.numel()}
-
-
-def load_head(artifact: Artifact) -> LanguageHead:
-    """The frozen head over the token table of an embedding artifact."""
-    tensors = load_weights(artifact.path / TABLE)
-    return LanguageHead(tensors["table"], tensors["bias"])

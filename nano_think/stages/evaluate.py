@@ -50,14 +50,14 @@ class Evaluate(Stage):
     config: EvaluateJob
 
     def modules(self) -> list[str]:
-        return [__name__, *expert_modules()]
+        return [__name__, "nano_think.stages.memory", *expert_modules()]
 
     def build(self, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
         job, tokens = self.config, TokenSet.open(inputs["tokens"].path, "test")
         if not len(tokens):
             raise InputError("the test split is empty; give more text or raise ingest.test_fraction")
         model = load_on_device(inputs["router"], job)
-        documents = split_documents(tokens, job.evaluate.max_tokens, branch(job.seed, self.name))
+        documents = split_documents(tokens, job.evaluate.max_tokens, seed=0)
         frame = score(model, documents, job.space.window, load_memories(inputs["memory"]))
         results = summarise(frame, model.names)
         write_json(out / RESULTS, results)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nano_think.core.config import Config, overlay, parse, read_yaml, to_dict
-from nano_think.core.device import ComputeConfig, share_threads
+from nano_think.core.device import ComputeConfig, pick_device, pick_dtype, share_threads
 from nano_think.core.errors import UsageError, nearest
 from nano_think.data.ingest import IngestConfig
 from nano_think.data.tokenizer import TokenizerConfig
@@ -28,6 +28,10 @@ from nano_think.stages.stage import Stage
 from nano_think.stages.tokenizer import TrainTokenizer
 from nano_think.stages.tokens import Tokens, TokensConfig
 from nano_think.training.loop import TrainConfig
+
+# An expert's name is also the name of its stage and of its rows in every table.
+TAKEN = {"ingest", "tokenizer", "tokens", "embedding", "router", "memory", "evaluate", "report", "uniform", "mixture"}
+assert not TAKEN & set(EXPERTS), f"experts cannot be called {sorted(TAKEN & set(EXPERTS))}"
 
 # One field per registered expert: a new file in experts/ adds its own, and with it its flags and its keys in presets.
 Experts: Any = make_dataclass(
@@ -116,10 +120,13 @@ def load(preset: str, *overrides: Mapping[str, Any]) -> PipelineConfig:
 def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
     """The pipeline as data, in an order in which every node comes after what it needs.
 
-    `name` is what the run is called in its report. Threads are settled here, since they belong to a training's key.
+    `name` is what the run is called in its report. Device, precision and threads are settled here, since they belong to
+    a training's key.
     """
-    alone = replace(config.compute, threads=share_threads(config.compute.threads, 1))
-    shared = replace(config.compute, threads=share_threads(config.compute.threads, len(config.members)))
+    device = pick_device(config.compute.device)
+    compute = replace(config.compute, device=str(device), dtype=pick_dtype(config.compute.dtype, device))
+    alone = replace(compute, threads=share_threads(config.compute.threads, 1))
+    shared = replace(compute, threads=share_threads(config.compute.threads, len(config.members)))
     space, seed = config.space, config.seed
     embedding = EmbeddingJob(space=space, seed=seed, compute=alone, embedding=config.embedding)
     nodes = {

@@ -12,8 +12,8 @@ from nano_think.core.config import flatten, parse, to_dict
 from nano_think.core.rng import branch
 from nano_think.data.tokens import TokenSet
 from nano_think.experts import EXPERTS, ExpertConfig, build_expert, count_parameters
+from nano_think.models.embedder import load_head
 from nano_think.nn.weights import save_weights
-from nano_think.stages.embedding import load_head
 from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Inputs
 from nano_think.stages.tracking import Tracker
@@ -62,7 +62,7 @@ class Pretrain(TrainingStage):
         job, tokens, embedding = self.config, inputs["tokens"], inputs["embedding"]
         seed_everything(branch(job.seed, "experts", job.kind))
         expert = build_expert(job.kind, job.expert, job.space.width)
-        objective = ExpertObjective(expert, load_head(embedding), tokens.summary["start_token"])
+        objective = ExpertObjective(expert, load_head(embedding.path), tokens.summary["start_token"])
         train_tokens = TokenSet.open(tokens.path, "train").tokens
         summary = trainer.train(objective, train_tokens, job.train, "experts")
         save_weights(out / WEIGHTS, expert.state_dict())

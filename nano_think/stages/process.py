@@ -93,7 +93,9 @@ def _failure(name: str, code: int, error: dict[str, Any] | None, lines: list[str
     if error and error["code"] in BY_EXIT_CODE and error["code"] > 1:
         return BY_EXIT_CODE[error["code"]](f"{name}: {error['message']}")
     if error:
-        return ChildError(f"{name}: its process failed: {error['message']}")
+        failure = ChildError(f"{name}: its process failed: {error['message']} (see it whole with --debug)")
+        failure.add_note(error.get("trace", ""))
+        return failure
     signum = -code if code < 0 else next((int(n) for n in re.findall(r"died with .*?(\d+)>?\.", "\n".join(lines))), 0)
     if signum:
         hint = " (out of memory?)" if signum == signal.SIGKILL else ""

@@ -11,9 +11,9 @@ from nano_think.core.rng import branch
 from nano_think.data.tokens import TokenSet
 from nano_think.experts import count_parameters
 from nano_think.models.checkpoint import ModelShape, build_mixture, save_mixture
+from nano_think.models.embedder import load_head
 from nano_think.models.think import NanoThink, RouterConfig
 from nano_think.nn.weights import fill, load_weights
-from nano_think.stages.embedding import load_head
 from nano_think.stages.pretrain import WEIGHTS, Pretrain
 from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Inputs
@@ -83,7 +83,7 @@ def assemble(job: RouterJob, inputs: Inputs) -> tuple[NanoThink, ModelShape]:
         width=job.space.width, vocabulary=about["vocab_size"], window=job.space.window,
         start_token=about["start_token"], router=job.router.model, experts=experts,
     )  # fmt: skip
-    model = build_mixture(shape, load_head(embedding))
+    model = build_mixture(shape, load_head(embedding.path))
     for name in job.members:
         trained_with = inputs[name].summary["embedding"]
         if trained_with != embedding.digest:

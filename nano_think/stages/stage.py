@@ -93,9 +93,10 @@ class Stage(ABC):
         with storage(path):
             path.mkdir(parents=True, exist_ok=True)
             summary = self.build(inputs, path, context)
-            shutil.rmtree(path / WORK, ignore_errors=True)
             seconds = time.monotonic() - started
-            artifact = seal(path, self.kind, key, self._about(inputs, summary, seconds))
+            artifact = seal(path, self.kind, key, self._about(inputs, summary, seconds), leave_out=WORK)
+            # Not before: until the manifest is written, the checkpoints are all that there is.
+            shutil.rmtree(path / WORK, ignore_errors=True)
         context.progress.done(self.name, seconds)
         return artifact
 

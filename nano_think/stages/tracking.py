@@ -101,9 +101,9 @@ def open_tracker(root: Path, name: str) -> "Tracker":
 
 def _end_dead_runs(client: Any, experiment: str, root: Path) -> None:
     """Runs that are open though their root's lock is ours were killed before they could say so."""
-    open_runs = f"attributes.status = 'RUNNING' and tags.root = '{root.resolve()}'"
-    for run in client.search_runs([experiment], open_runs):
-        client.set_terminated(run.info.run_id, "KILLED")
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        if run.data.tags.get("root") == str(root.resolve()):
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _use_wal(path: Path) -> None:

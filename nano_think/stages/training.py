@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -40,6 +41,13 @@ class TrainingStage(Stage):
     def read_config(cls, values: dict[str, Any]) -> Job:
         """The configuration that `to_dict` wrote: how the child gets it."""
         return parse(cls.Config, values, "job")
+
+    def modules(self) -> list[str]:
+        return [*super().modules(), __name__]
+
+    def fingerprint(self) -> Any:
+        """The bits of a training belong to one version of torch."""
+        return {"torch": torch.__version__}
 
     @contextlib.contextmanager
     def tracked(self, tracker: Tracker) -> Iterator[dict[str, str]]:

@@ -33,7 +33,8 @@ def main(folder: str) -> int:
         return error.exit_code
     except Exception as error:
         traceback.print_exc()
-        emit({"event": "error", "code": 1, "message": f"{type(error).__name__}: {error}"})
+        trace = traceback.format_exc()
+        emit({"event": "error", "code": 1, "message": f"{type(error).__name__}: {error}", "trace": trace})
         return 1
     finally:
         tracker.flush()

@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from nano_think.core import interrupts
@@ -22,6 +21,9 @@ from nano_think.core.config import Config
 from nano_think.core.errors import DivergedError, UsageError
 from nano_think.training.checkpoint import load_checkpoint, save_checkpoint
 from nano_think.training.optim import OptimConfig, build_optimizers, rate_at, set_rate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Log = Callable[[dict[str, Any]], None]
 MOST_BAD_STEPS = 5
@@ -68,7 +70,7 @@ def seed_everything(seed: int) -> None:
 
 
 def train(
-    objective: nn.Module, batches: Batches, config: TrainConfig, accelerator: Accelerator, folder: Path, log: Log
+    objective: nn.Module, batches: Batches, config: TrainConfig, accelerator: "Accelerator", folder: Path, log: Log
 ) -> dict[str, Any]:
     """Train to the end of the budget, going on from the newest checkpoint below `folder`; returns the last figures.
 
@@ -87,7 +89,7 @@ def train(
 class _Run:
     """One training under way: what the loop carries from step to step."""
 
-    def __init__(self, objective, batches, config: TrainConfig, accelerator: Accelerator, folder: Path, log: Log):
+    def __init__(self, objective, batches, config: TrainConfig, accelerator: "Accelerator", folder: Path, log: Log):
         self.config, self.accelerator, self.folder, self.log = config, accelerator, folder, log
         self.batches, self.steps = batches, config.steps(batches.window)
         self.bare = objective.to(accelerator.device)
@@ -102,7 +104,7 @@ class _Run:
         found = load_checkpoint(self.folder, self.bare, self.optimizers)
         if found:
             self.step, state = found
-            self.skipped, self.seconds = state["skipped"], state["seconds"]
+            self.skipped, self.seconds, self.last = state["skipped"], state["seconds"], state["last"]
             self.recent = [torch.tensor(terms, device=self.accelerator.device) for terms in state["recent"]]
             self.log({"event": "resumed", "step": self.step, "steps": self.steps})
         self.objective.train()
@@ -164,13 +166,15 @@ class _Run:
         if self.accelerator.is_main_process:
             state = {
                 "skipped": self.skipped, "seconds": self.seconds + self.saved - self.started,
-                "recent": [terms.tolist() for terms in self.recent],
+                "last": self.last, "recent": [terms.tolist() for terms in self.recent],
             }  # fmt: skip
             save_checkpoint(self.folder, self.step, self.bare, self.optimizers, state)
             self.log({"event": "saved", "step": self.step})
 
     def finish(self) -> dict[str, Any]:
         self.accelerator.wait_for_everyone()
+        # Whatever stops the stage between here and its manifest, the training is done and stays done.
+        self._save()
         return {
             "steps": self.steps, "tokens": self.steps * self.tokens_per_step, "skipped_steps": self.skipped,
             "seconds": self.seconds + time.monotonic() - self.started, **self.last,

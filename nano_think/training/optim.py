@@ -17,9 +17,9 @@ class OptimConfig(Config):
     """Muon's learning rate, for the matrices of linear layers (largest stretch of a vector by one step's change; times
     the root of rows / columns where a matrix is taller than wide)."""
     vector_rate: float = 0.005
-    """AdamW's learning rate, for gains, biases and everything that is no matrix."""
+    """AdamW's learning rate, for gains, biases and everything that is no matrix (change per step and entry)."""
     table_rate: float = 0.03
-    """AdamW's learning rate for a token table."""
+    """AdamW's learning rate for a token table (change per step and entry)."""
     weight_decay: float = 0.01
     """Decoupled weight decay of matrices (per step, times the learning rate)."""
     warmup: float = 0.05

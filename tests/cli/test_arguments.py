@@ -98,7 +98,7 @@ def test_help_explains_every_setting(helps, verb):
 UNITLESS = re.compile(
     r"--(help|debug|json|root|model|prompt|data|config|preset|print-config|show-routing|memory|bad-lines|seed|members"
     r"|compute\.(device|dtype|no-fast-matmul)|ingest\.(sources|bad-lines)|evaluate\.prompts"
-    r"|.*n-layers|.*n-heads|temperature|.*vector-rate|.*table-rate)$"
+    r"|.*n-layers|.*n-heads)$"
 )
 
 

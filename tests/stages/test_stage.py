@@ -8,7 +8,7 @@ from nano_think.core.errors import StorageError
 from nano_think.core.progress import Plain
 from nano_think.stages import modules
 from nano_think.stages.artifact import MANIFEST
-from nano_think.stages.stage import Context
+from nano_think.stages.stage import WORK, Context
 
 
 def test_second_run_returns_what_the_first_made(make_word, tmp_path):
@@ -132,6 +132,27 @@ def test_disk_that_fills_up_while_sealing_leaves_no_manifest(make_word, tmp_path
     with pytest.raises(StorageError, match="no space left"):
         make_word().run(tmp_path, {})
     assert not list(tmp_path.rglob(MANIFEST)) and not list(tmp_path.rglob("*.tmp"))
+
+
+def test_checkpoints_outlive_a_failure_while_sealing(make_word, tmp_path, monkeypatch):
+    """Until there is a manifest the work is all there is; once there is, it is gone and not in it."""
+    stage = make_word()
+    build = stage.build
+
+    def build_with_work(inputs, out, context):
+        (out / WORK).mkdir(exist_ok=True)
+        (out / WORK / "checkpoint").write_text("hours")
+        return build(inputs, out, context)
+
+    stage.build = build_with_work
+    with monkeypatch.context() as patch:
+        patch.setattr("nano_think.stages.stage.seal", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            stage.run(tmp_path, {})
+    assert [path.read_text() for path in tmp_path.rglob("checkpoint")] == ["hours"]
+    made = stage.run(tmp_path, {})
+    assert not list(tmp_path.rglob("checkpoint"))
+    assert not [name for name in made.manifest["files"] if name.startswith(WORK)]
 
 
 def test_manifest_tells_where_an_artifact_comes_from(make_word, tmp_path):

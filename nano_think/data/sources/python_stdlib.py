@@ -1,5 +1,6 @@
 """The Python standard library's own sources, as they lie on the machine: real code that needs no download."""
 
+import hashlib
 import os
 import platform
 import sysconfig
@@ -42,7 +43,12 @@ class PythonStandardLibrary(Source):
 
     @property
     def origin(self) -> str:
-        return f"{platform.python_implementation()} {platform.python_version()}, its standard library"
+        # Distributions patch and split it: the version alone does not say which text this is.
+        root, text = Path(sysconfig.get_path("stdlib")), hashlib.sha256()
+        for path in modules(root):
+            text.update(path.as_posix().encode() + b"\0" + (root / path).read_bytes())
+        version = f"{platform.python_implementation()} {platform.python_version()}"
+        return f"{version}, its standard library (sha256 {text.hexdigest()[:16]})"
 
     def documents(self) -> Iterator[Document]:
         root = Path(sysconfig.get_path("stdlib"))
