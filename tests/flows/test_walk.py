@@ -37,7 +37,7 @@ def walk(monkeypatch, tmp_path):
                 def submit(self, stage, inputs, root, context):
                     return Future(pool.submit(act, stage.name, inputs))
 
-            monkeypatch.setattr(full_pipeline, "TASKS", {})
+            monkeypatch.setattr(full_pipeline, "TASKS", dict.fromkeys(full_pipeline.TASKS, Task()))
             monkeypatch.setattr(full_pipeline, "pretrain", Task())
             return full_pipeline.walk(plan(load("nano")), Session(tmp_path, Context()))
 
