@@ -35,7 +35,9 @@ def dense(data: ReportData) -> str:
     if "dense" not in values or scored.OURS not in values:
         return (
             "Dense control: not measured in this version. "
-            "Nothing here says that the mixture is better than one dense model of equal size and training cost."
+            "Nothing here says that the mixture is better than one dense model of equal size and training cost. "
+            "It also had the routing text and one learned scale, which no single expert had: "
+            "part of its lead may be calibration."
         )
     ours, control = values[scored.OURS], values["dense"]
     return (
