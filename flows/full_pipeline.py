@@ -7,7 +7,7 @@ from prefect import Task, flow
 from prefect.futures import PrefectFuture
 
 from nano_think.stages.artifact import Artifact
-from nano_think.stages.pipeline import Node, load, plan
+from nano_think.stages.pipeline import Node, load, plan, title
 from nano_think.stages.pretrain import Pretrain
 from nano_think.stages.session import Session, open_session
 from tasks.embedding import embedding
@@ -34,7 +34,7 @@ def full_pipeline(
     """
     config = load(preset, overrides or {})
     with open_session(Path(root), preset, config) as session:
-        artifacts = walk(plan(config, preset), session)
+        artifacts = walk(plan(config, title(preset, config)), session)
         session.finish(artifacts)
     return artifacts
 

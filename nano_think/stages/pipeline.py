@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nano_think.core.config import Config, overlay, parse, read_yaml, to_dict
+from nano_think.core.config import Config, flatten, overlay, parse, read_yaml, to_dict
 from nano_think.core.device import ComputeConfig, pick_device, pick_dtype, share_threads
 from nano_think.core.errors import UsageError, nearest
 from nano_think.data.ingest import IngestConfig
@@ -115,6 +115,14 @@ def load(preset: str, *overrides: Mapping[str, Any]) -> PipelineConfig:
     for override in overrides:
         values, where = overlay(values, override), "configuration"
     return parse(PipelineConfig, values, where)
+
+
+def title(preset: str, config: PipelineConfig) -> str:
+    """The preset's name, and which of its settings were changed: a report must not call that by the bare name."""
+    shipped = dict(flatten(to_dict(load(preset))))
+    changed = [name for name, value in flatten(to_dict(config)) if shipped.get(name) != value]
+    more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+    return f"{preset}, changed: {', '.join(changed[:4])}{more}" if changed else preset
 
 
 def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:

@@ -5,7 +5,7 @@ import pytest
 from nano_think.core.config import to_dict
 from nano_think.core.errors import UsageError
 from nano_think.experts import EXPERTS
-from nano_think.stages.pipeline import load, plan, presets
+from nano_think.stages.pipeline import load, plan, presets, title
 
 
 @pytest.mark.parametrize("name", presets())
@@ -103,3 +103,9 @@ def test_unknown_preset_has_a_hint():
     """The nearest preset is named."""
     with pytest.raises(UsageError, match="Did you mean 'nano'"):
         load("nono")
+
+
+def test_title_names_what_was_changed():
+    """A preset with other settings is not called by its bare name."""
+    assert title("nano", load("nano")) == "nano"
+    assert title("nano", load("nano", {"pretrain": {"tokens": 9000}})) == "nano, changed: pretrain.tokens"
