@@ -132,7 +132,8 @@ def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
     a training's key.
     """
     device = pick_device(config.compute.device)
-    compute = replace(config.compute, device=str(device), dtype=pick_dtype(config.compute.dtype, device))
+    settled = {"device": device.type, "dtype": pick_dtype(config.compute.dtype, device)}
+    compute = parse(ComputeConfig, to_dict(config.compute) | settled, "compute")
     alone = replace(compute, threads=share_threads(config.compute.threads, 1))
     shared = replace(compute, threads=share_threads(config.compute.threads, len(config.members)))
     space, seed = config.space, config.seed
