@@ -31,7 +31,7 @@ def main() -> int:
     _leave_at_the_second_signal()
     # Without it the interpreter spends seconds on looking for garbage among all that torch and Prefect have made.
     atexit.register(gc.freeze)
-    # Read when torch is first imported: threads that wait for each other sleep (see stages/process.py).
+    # Read when torch is first imported: threads that wait for each other sleep (see core/process.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _run(arguments)

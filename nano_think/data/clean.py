@@ -1,12 +1,14 @@
 """Cleaning, one document at a time, every step counted; and the side of the split that a text belongs to."""
 
 import hashlib
+import io
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from nano_think.data.cutting import cut_bytes, cut_runs
 from nano_think.data.document import Document
 from nano_think.data.source import MAX_DOC_BYTES
 
@@ -49,41 +51,49 @@ def choice_order(digest: bytes) -> int:
 
 @dataclass(slots=True)
 class Cleaner:
-    """Cleans documents and remembers what it has let through, over all sources that it is shown."""
+    """Cleans the documents of one source, in their order, and counts what it did."""
 
     min_chars: int = 1
     """Shortest text that is kept, in characters without the white space at its ends."""
     max_doc_bytes: int = MAX_DOC_BYTES
-    """Longest text that is kept, in UTF-8 bytes."""
+    """Longest document, in UTF-8 bytes; longer texts are cut into several."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Documents read, normalised, control_characters (taken out), too_short, too_long, duplicates."""
-    seen: set[bytes] = field(default_factory=set)
+    """Texts read, normalised, control_characters (taken out), split (cut into pieces); pieces too_short."""
+    _first: bytes = b""
+    _pieces: int = 0
 
-    def clean(self, documents: Iterable[Document]) -> Iterator[tuple[Document, bytes]]:
-        """The documents to keep, each with its text's digest; exact duplicates of anything seen before are dropped."""
+    def clean(self, documents: Iterable[Document]) -> Iterator[tuple[Document, bytes, bytes]]:
+        """The documents to keep, each with its text's digest and the digest that its split goes by.
+
+        The latter is that of a text's first piece, so that all pieces of a text are on one side.
+        """
         for document in documents:
-            cleaned = self._cleaned(document)
-            if cleaned is None:
-                continue
-            digest = text_digest(cleaned.text)
-            # Half of a sha256 is beyond any chance of collision and half the memory.
-            if digest[:16] in self.seen:
-                self.counts["duplicates"] += 1
-                continue
-            self.seen.add(digest[:16])
-            yield cleaned, digest
+            self.counts["read"] += not document.piece
+            text = self._normalised(self._without_controls(document.text))
+            for number, piece in enumerate(self._cut(text)):
+                if not document.piece and not number:
+                    self._pieces = 0
+                if len(piece.strip()) < self.min_chars:
+                    self.counts["too_short"] += 1
+                    continue
+                digest = text_digest(piece)
+                self._first = digest if self._pieces == 0 else self._first
+                self.counts["split"] += self._pieces == 1
+                yield self._named(document, piece), digest, self._first
+                self._pieces += 1
 
-    def _cleaned(self, document: Document) -> Document | None:
-        self.counts["read"] += 1
-        text = self._normalised(self._without_controls(document.text))
-        if len(text.strip()) < self.min_chars:
-            self.counts["too_short"] += 1
-            return None
+    def _named(self, document: Document, text: str) -> Document:
+        if not self._pieces:
+            return document if text is document.text else replace(document, text=text)
+        return replace(document, text=text, id=f"{document.id}#{self._pieces}", piece=self._pieces)
+
+    def _cut(self, text: str) -> Iterator[str]:
         # Four bytes a character at most: only long texts need to be encoded to be measured.
-        if len(text) * 4 > self.max_doc_bytes and len(text.encode()) > self.max_doc_bytes:
-            self.counts["too_long"] += 1
-            return None
-        return document if text is document.text else replace(document, text=text)
+        if len(text) * 4 > self.max_doc_bytes and len(raw := text.encode()) > self.max_doc_bytes:
+            for piece in cut_bytes(io.BytesIO(raw), self.max_doc_bytes):
+                yield from cut_runs(piece.decode())
+        else:
+            yield from cut_runs(text)
 
     def _without_controls(self, text: str) -> str:
         if not _CONTROL.search(text):

@@ -14,3 +14,5 @@ class Document:
     """What finds it again inside its source."""
     domain: str
     """The kind of text, such as "code"; figures are reported per domain."""
+    piece: int = 0
+    """Its place among the pieces of one text that was too long for a document, from 0."""

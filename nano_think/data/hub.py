@@ -57,6 +57,14 @@ class HubSource(Source):
         """How messages name it."""
         return f"{self.name} ({self.folder or self.dataset})"
 
+    @property
+    def spec(self) -> str:
+        return f"{self.name}:{self.folder}" if self.folder else self.name
+
+    @property
+    def size(self) -> int | None:
+        return sum(path.stat().st_size for path in self.folder.glob(self.files)) if self.folder else None
+
     @functools.cached_property
     def origin(self) -> str:
         if self.folder:

@@ -1,26 +1,28 @@
 """Sources -> cleaned, deduplicated, split documents in Arrow shards, and the counts of every step."""
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nano_think.core.config import Config
 from nano_think.core.errors import InputError, storage
-from nano_think.data.clean import SPLITS, Cleaner, choice_order, split_of_digest
-from nano_think.data.document import Document
-from nano_think.data.shards import DocumentWriter, read_documents
+from nano_think.core.files import digest, sha256
+from nano_think.data.contamination import Passages, texts_of
+from nano_think.data.merging import Merger
+from nano_think.data.reading import PASSAGES, Part, read_all
 from nano_think.data.source import MAX_DOC_BYTES, BadLines, Reading, Source, ask_all
 from nano_think.data.sources import resolve
-
-__all__ = ["IngestConfig", "fingerprint", "ingest", "read_documents"]
+from nano_think.data.sources.files import matches
 
 # What cleaning counts, in the order of its steps.
-STEPS = ("read", "bad_lines", "control_characters", "normalised", "too_short", "too_long", "duplicates", "over_limit")
+STEPS = (
+    *("read", "bad_lines", "control_characters", "normalised", "split", "too_short", "contaminated"),
+    *("duplicates", "over_limit"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +37,11 @@ class IngestConfig(Config):
     min_chars: int = 1
     """Shortest document that is kept, in characters without white space at the ends."""
     max_doc_bytes: int = MAX_DOC_BYTES
-    """Longest document that is kept, and longest line that is read, in bytes."""
+    """Longest document, in bytes; longer texts are cut into several where a paragraph, a line or a word ends."""
     bad_lines: BadLines = "error"
     """What an unusable line of a user's file does: 'error' stops, 'skip' counts it and goes on."""
+    decontaminate: tuple[str, ...] = ()
+    """JSON lines files of evaluation sets, as globs: a document that shares 13 words in a row with one is left out."""
     router_fraction: float = 0.1
     """Share of the documents for training the router, unseen by the experts (0 to 1)."""
     validation_fraction: float = 0.03
@@ -72,95 +76,68 @@ def ignore(_: str) -> None:
 
 def fingerprint(config: IngestConfig) -> list[dict[str, str]]:
     """What the result depends on beside the configuration: each source's name and origin (version or sha256)."""
-    return [{"name": source.name, "origin": source.origin} for source in resolve(config.sources, config.reading)]
+    sources = [{"name": source.name, "origin": source.origin} for source in resolve(config.sources, config.reading)]
+    return sources + [{"name": f"evaluation set {path.name}", "origin": sha256(path)} for path in _held_out(config)]
 
 
-def ingest(config: IngestConfig, out: Path, note: Callable[[str], None] = ignore) -> dict[str, Any]:
+def ingest(
+    config: IngestConfig, out: Path, note: Callable[[str], None] = ignore, workers: int | None = None
+) -> dict[str, Any]:
     """Write `out/SPLIT.documents-NNNNN.arrow` (text, source, id, domain) and return what was kept and why.
 
-    The same configuration and the same sources give the same bytes. Raises `InputError` for what cannot be read and
-    when no document is left; all sources that cannot be reached are named at once, before anything is written.
+    `out/seen.arrow` has the digest and the split of every document. The same configuration and the same sources give
+    the same bytes, by however many processes (`workers`, none = one per core) and after however many interruptions:
+    finished sources in `out/work` are not read again. Raises `InputError` for what cannot be read and when no document
+    is left; all sources that cannot be reached are named at once, before anything is written.
     """
     sources = resolve(config.sources, config.reading)
     ask_all(sources, lambda source: source.check())
-    cleaner = Cleaner(min_chars=config.min_chars, max_doc_bytes=config.max_doc_bytes)
+    parts = out / "work" / "parts"
     with storage(out):
-        out.mkdir(parents=True, exist_ok=True)
+        parts.mkdir(parents=True, exist_ok=True)
         for stale in out.glob("*.documents-*.arrow"):
             stale.unlink()
-    tallies: dict[str, Tally] = {split: Tally() for split in SPLITS}
-    rows = []
-    with contextlib.ExitStack() as stack:
-        writers = {split: stack.enter_context(DocumentWriter(out, split)) for split in SPLITS}
-        for source in sources:
-            kept = Tally()
-            for document, digest in _kept(source, cleaner, config.max_bytes_per_source):
-                split, size = split_of_digest(digest, config.fractions), len(document.text.encode())
-                writers[split].add(document, size)
-                tallies[split].add(document, size)
-                kept.add(document, size)
-            cleaner.counts["bad_lines"] += source.skipped.total()
-            rows.append(_describe(source) | kept.total)
-            note(f"{source.name}: {kept.total['documents']:,} documents, {kept.total['bytes'] / 1e6:.2f} MB")
-    cleaning = _cleaning(cleaner.counts, tallies)
+        cleaning = {"min_chars": config.min_chars, "passages": _find_passages(config, parts / PASSAGES)}
+        read_all(sources, cleaning, config.reading, parts, workers or os.cpu_count() or 1)
+        merger = Merger([Part(parts, number) for number in range(len(sources))])
+        merger.choose(config.max_bytes_per_source, config.fractions)
+        counts = merger.counts()
+        _check_any_left(counts)
+        shards = merger.write(out)
+    rows = [_describe(source) | kept for source, kept in zip(sources, merger.kept(), strict=True)]
+    for row in rows:
+        note(f"{row['name']}: {row['documents']:,} documents, {row['bytes'] / 1e6:.2f} MB")
+    shutil.rmtree(parts)
+    with contextlib.suppress(OSError):
+        parts.parent.rmdir()
     return {
         "sources": rows,
-        "splits": {split: tally.summary() for split, tally in tallies.items()},
-        "cleaning": cleaning,
-        "shards": [shard for writer in writers.values() for shard in writer.shards],
+        "splits": merger.splits(),
+        "cleaning": {name: counts.get(name, 0) for name in (*STEPS, "kept")},
+        "lengths": merger.lengths(),
+        "shards": shards,
     }
 
 
-class Tally:
-    """Documents and bytes, in all and by domain."""
-
-    def __init__(self) -> None:
-        self.total = {"documents": 0, "bytes": 0}
-        self.domains: dict[str, dict[str, int]] = {}
-
-    def add(self, document: Document, size: int) -> None:
-        for count in (self.total, self.domains.setdefault(document.domain, {"documents": 0, "bytes": 0})):
-            count["documents"] += 1
-            count["bytes"] += size
-
-    def summary(self) -> dict[str, Any]:
-        return self.total | {"domains": dict(sorted(self.domains.items()))}
+def _held_out(config: IngestConfig) -> list[Path]:
+    return [path for pattern in config.decontaminate for path in matches("jsonl", pattern)]
 
 
-def _kept(source: Source, cleaner: Cleaner, limit: int | None) -> Iterator[tuple[Document, bytes]]:
-    if limit is None:
-        yield from cleaner.clean(source.documents())
-        return
-    chosen = _chosen(source, cleaner, limit)
-    for document, digest in cleaner.clean(source.documents()):
-        if choice_order(digest) in chosen:
-            yield document, digest
-        else:
-            cleaner.counts["over_limit"] += 1
-
-
-def _chosen(source: Source, cleaner: Cleaner, limit: int) -> set[int]:
-    """A first reading: take documents in the order of their hashes as long as they fit into `limit` bytes."""
-    probe = Cleaner(min_chars=cleaner.min_chars, max_doc_bytes=cleaner.max_doc_bytes)
-    fresh = ((doc, digest) for doc, digest in probe.clean(source.documents()) if digest[:16] not in cleaner.seen)
-    pairs = ((choice_order(digest), len(doc.text.encode())) for doc, digest in fresh)
-    sizes = np.fromiter(pairs, dtype=[("order", "u8"), ("bytes", "i8")])
-    chosen, left = set(), limit
-    for order, size in np.sort(sizes, order="order").tolist():
-        if size <= left:
-            chosen.add(order)
-            left -= size
-    return chosen
+def _find_passages(config: IngestConfig, folder: Path) -> str | None:
+    """Put the passages of the evaluation sets where the readers find them; a digest of the sets."""
+    files = _held_out(config)
+    if not files:
+        return None
+    folder.mkdir(exist_ok=True)
+    Passages.of(texts_of(files)).save(folder)
+    return digest([sha256(path) for path in files])
 
 
 def _describe(source: Source) -> dict[str, Any]:
     return {"name": source.name, "domain": source.domain, "licence": source.licence, "origin": source.origin}
 
 
-def _cleaning(counts: Counter[str], tallies: Mapping[str, Tally]) -> dict[str, int]:
-    kept = sum(tally.total["documents"] for tally in tallies.values())
-    cleaning = {name: counts[name] for name in STEPS} | {"kept": kept}
-    if not kept:
-        why = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in cleaning.items() if count)
+def _check_any_left(counts: dict[str, int]) -> None:
+    if not counts["kept"]:
+        why = ", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in STEPS if counts.get(name))
         raise InputError(f"no documents are left after cleaning ({why or 'nothing was read'}); give more text")
-    return cleaning

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import json
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -11,21 +12,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from nano_think.core.errors import InputError
+from nano_think.data.cutting import cut_bytes
+from nano_think.data.long_row import BadRow, read_long_row
 from nano_think.data.source import MAX_DOC_BYTES, BadLines
 
 GZIP_MAGIC = b"\x1f\x8b"
 UTF8_MARK = b"\xef\xbb\xbf"
 MAX_NESTING = 64
 JSON_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+BLOCK_BYTES = 2**20
 REMEDY = "mend the line, or pass --bad-lines skip"
-
-
-class _Unusable(Exception):
-    """A line that cannot be used: `reason` is what it is counted as, the text what is said about it."""
-
-    def __init__(self, reason: str, what: str, remedy: str = REMEDY):
-        super().__init__(f"{what}; {remedy}")
-        self.reason = reason
 
 
 def jsonl_rows(
@@ -34,27 +30,46 @@ def jsonl_rows(
     """Yield (line number from 1, row) for every row of a .jsonl or .jsonl.gz file; blank lines are passed over.
 
     A row is an object whose "text" is a string; its "source" (string) and "id" (string or integer) may be missing.
-    With `bad_lines="skip"` a line that is no such row, or is longer than `max_bytes`, is counted by its reason in
-    `skipped` instead of raising. At most one line of `max_bytes` bytes is held.
+    Of a line longer than `max_bytes` bytes these three alone are read, and its text comes in several rows, each of at
+    most `max_bytes` bytes, with "piece" counting from 0. With `bad_lines="skip"` a line that is no such row is counted
+    by its reason in `skipped` instead of raising. At most one line, or one piece, of `max_bytes` bytes is held.
 
     Raises `InputError` for a file that is missing, a folder, damaged, or without one usable row.
     """
     skipped = Counter() if skipped is None else skipped
     rows = 0
-    with opened(path) as file:
-        for number, line in _lines(file, max_bytes):
-            try:
-                row = _row(line, max_bytes)
-            except _Unusable as error:
-                if bad_lines == "error":
-                    raise InputError(f"{path}:{number}: {error}") from None
-                skipped[error.reason] += 1
-                continue
-            rows += 1
-            yield number, row
+    for number, line in _lines_of(path, max_bytes):
+        try:
+            for row in [_row(line)] if isinstance(line, bytes) else _pieces(line, max_bytes):
+                rows += 1
+                yield number, row
+        except BadRow as error:
+            if bad_lines == "error":
+                raise InputError(f"{path}:{number}: {error}; {_remedy(error)}") from None
+            skipped[error.reason] += 1
     if not rows:
         left_out = f" ({skipped.total()} bad lines skipped)" if skipped.total() else ""
         raise InputError(f'no documents in {path}{left_out}; wanted lines like {{"text": "..."}}')
+
+
+def jsonl_objects(path: Path, max_bytes: int = MAX_DOC_BYTES) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON lines file, whatever their keys; the first bad line is an `InputError`."""
+    for number, line in _lines_of(path, max_bytes):
+        try:
+            if not isinstance(line, bytes):
+                raise BadRow("too_long", f"longer than {max_bytes} bytes")
+            yield _object(line)
+        except BadRow as error:
+            raise InputError(f"{path}:{number}: {error}; {_remedy(error)}") from None
+
+
+def _lines_of(path: Path, max_bytes: int) -> Iterator[tuple[int, "bytes | Iterator[bytes]"]]:
+    with opened(path) as file:
+        yield from _lines(file, max_bytes)
+
+
+def _remedy(error: BadRow) -> str:
+    return "save the file as UTF-8, or pass --bad-lines skip" if error.reason == "not_utf8" else REMEDY
 
 
 @contextlib.contextmanager
@@ -87,40 +102,57 @@ def _unpacked(path: Path, file: io.BufferedReader) -> BinaryIO:
     return file
 
 
-def _lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    """(number, line) for lines that are not blank; a line over `max_bytes` is read past and stands as None."""
+def _lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, "bytes | Iterator[bytes]"]]:
+    """(number, line) for lines that are not blank; one over `max_bytes` comes as its blocks, to be read at once."""
     number = 0
     while line := file.readline(max_bytes + 1):
         number += 1
         if number == 1:
             line = line.removeprefix(UTF8_MARK)
         if len(line) > max_bytes and not line.endswith(b"\n"):
-            _read_past(file)
-            yield number, None
+            blocks = _blocks(line, file)
+            yield number, blocks
+            for _ in blocks:
+                pass
         elif not line.isspace() and line:
             yield number, line
 
 
-def _read_past(file: BinaryIO) -> None:
-    while (part := file.readline(2**20)) and not part.endswith(b"\n"):
-        pass
+def _blocks(head: bytes, file: BinaryIO) -> Iterator[bytes]:
+    block = head
+    while True:
+        yield block
+        if block.endswith(b"\n") or not (block := file.readline(BLOCK_BYTES)):
+            return
 
 
-def _row(line: bytes | None, max_bytes: int) -> dict[str, Any]:
-    if line is None:
-        raise _Unusable("too_long", f"longer than {max_bytes} bytes", "split it, or pass --bad-lines skip")
-    row = _parsed(line)
-    if not isinstance(row, dict):
-        raise _Unusable("not_an_object", f'wanted an object like {{"text": "..."}}, got {_json_name(row)}')
+def _pieces(blocks: Iterator[bytes], max_bytes: int) -> Iterator[dict[str, Any]]:
+    """A long row: put down as a file first, so that nothing of a row is used unless all of it can be."""
+    with tempfile.TemporaryFile() as text:
+        about = read_long_row(blocks, ("source", "id"), text)
+        text.seek(0)
+        for number, piece in enumerate(cut_bytes(text, max_bytes)):
+            yield about | {"text": piece.decode(), "piece": number}
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    row = _object(line)
     if "text" not in row:
         keys = ", ".join(sorted(row)[:8]) or "none"
-        raise _Unusable("no_text", f'no "text" (its keys: {keys})')
+        raise BadRow("no_text", f'no "text" (its keys: {keys})')
     for key, kinds in (("text", (str,)), ("source", (str, type(None))), ("id", (str, int, type(None)))):
         value = row.get(key)
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise _Unusable("wrong_type", f'"{key}" is {_json_name(value)}, wanted a string')
+            raise BadRow("wrong_type", f'"{key}" is {_json_name(value)}, wanted a string')
         if isinstance(value, str):
             _check_characters(key, value)
+    return row
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    row = _parsed(line)
+    if not isinstance(row, dict):
+        raise BadRow("not_an_object", f'wanted an object like {{"text": "..."}}, got {_json_name(row)}')
     return row
 
 
@@ -131,25 +163,25 @@ def _parsed(line: bytes) -> Any:
         return value
     except UnicodeDecodeError as error:
         what = f"byte 0x{line[error.start]:02x} at column {error.start + 1} is not UTF-8"
-        raise _Unusable("not_utf8", what, "save the file as UTF-8, or pass --bad-lines skip") from None
+        raise BadRow("not_utf8", what) from None
     except json.JSONDecodeError as error:
-        raise _Unusable("not_json", f"not JSON at column {error.colno} ({error.msg})") from None
+        raise BadRow("not_json", f"not JSON at column {error.colno} ({error.msg})") from None
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:  # an integer of thousands of digits
-        raise _Unusable("not_json", f"not usable JSON ({error})") from None
+        raise BadRow("not_json", f"not usable JSON ({error})") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise _Unusable("repeated_key", f'the key "{twice}" stands twice in one object')
+        raise BadRow("repeated_key", f'the key "{twice}" stands twice in one object')
     return row
 
 
 def _no_number(name: str) -> NoReturn:
-    raise _Unusable("not_json", f"{name} is not JSON")
+    raise BadRow("not_json", f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
@@ -166,18 +198,18 @@ def _check_nesting(value: Any) -> None:
     raise _too_deep()
 
 
-def _too_deep() -> _Unusable:
-    return _Unusable("too_deep", f"nested deeper than {MAX_NESTING} levels")
+def _too_deep() -> BadRow:
+    return BadRow("too_deep", f"nested deeper than {MAX_NESTING} levels")
 
 
 def _check_characters(key: str, value: str) -> None:
     if "\x00" in value:
-        raise _Unusable("nul", f'"{key}" holds a NUL (\\u0000) at character {value.index(chr(0)) + 1}')
+        raise BadRow("nul", f'"{key}" holds a NUL (\\u0000) at character {value.index(chr(0)) + 1}')
     try:
         value.encode()
     except UnicodeEncodeError as error:
         what = f"half a surrogate pair (\\u{ord(value[error.start]):04x}) at character {error.start + 1}"
-        raise _Unusable("surrogate", f'"{key}" holds {what}') from None
+        raise BadRow("surrogate", f'"{key}" holds {what}') from None
 
 
 def _json_name(value: Any) -> str:

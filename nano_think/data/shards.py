@@ -41,12 +41,21 @@ class ArrowWriter:
     def write(self, columns: dict[str, Any]) -> None:
         import pyarrow as pa
 
-        self._file.write_batch(pa.record_batch(columns, schema=self.schema))
+        self.write_batch(pa.record_batch(columns, schema=self.schema))
+
+    def write_batch(self, batch: "pa.RecordBatch") -> None:
+        self._file.write_batch(batch)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         return self._stack.__exit__(kind, error, trace)
+
+
+def document_schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema([(column, pa.string()) for column in COLUMNS])
 
 
 class DocumentWriter:
@@ -55,37 +64,37 @@ class DocumentWriter:
     def __init__(self, folder: Path, split: str, shard_bytes: int = SHARD_BYTES):
         self.folder, self.split, self.shard_bytes = folder, split, shard_bytes
         self.shards: list[str] = []
-        self._rows: list[Document] = []
-        self._batch_bytes = self._shard_size = 0
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_bytes = self._shard_size = 0
         self._open: ArrowWriter | None = None
 
     def __enter__(self) -> "DocumentWriter":
         self._next_shard()
         return self
 
-    def add(self, document: Document, size: int) -> None:
-        """Append a document whose text has `size` bytes."""
-        self._rows.append(document)
-        self._batch_bytes += size
-        if self._batch_bytes >= BATCH_BYTES:
+    def add(self, batch: "pa.RecordBatch", size: int) -> None:
+        """Append documents (text, source, id, domain) whose texts have `size` bytes together."""
+        self._waiting.append(batch)
+        self._waiting_bytes += size
+        if self._waiting_bytes >= BATCH_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        assert self._open
-        if self._shard_size and self._shard_size + self._batch_bytes > self.shard_bytes:
-            self._open.__exit__(None, None, None)
-            self._next_shard()
-        if self._rows:
-            self._open.write({name: [getattr(row, name) for row in self._rows] for name in COLUMNS})
-        self._shard_size += self._batch_bytes
-        self._rows, self._batch_bytes = [], 0
-
-    def _next_shard(self) -> None:
         import pyarrow as pa
 
+        assert self._open
+        if self._shard_size and self._shard_size + self._waiting_bytes > self.shard_bytes:
+            self._open.__exit__(None, None, None)
+            self._next_shard()
+        if self._waiting:
+            for batch in pa.Table.from_batches(self._waiting).combine_chunks().to_batches():
+                self._open.write_batch(batch)
+        self._shard_size += self._waiting_bytes
+        self._waiting, self._waiting_bytes = [], 0
+
+    def _next_shard(self) -> None:
         name = f"{self.split}.documents-{len(self.shards):05d}.arrow"
-        schema = pa.schema([(column, pa.string()) for column in COLUMNS])
-        self._open = ArrowWriter(self.folder / name, schema).__enter__()
+        self._open = ArrowWriter(self.folder / name, document_schema()).__enter__()
         self._shard_size = 0
         self.shards.append(name)
 
@@ -112,13 +121,17 @@ def document_shards(folder: Path, split: str) -> list[Path]:
 
 
 @contextlib.contextmanager
-def arrow_file(path: Path) -> Iterator["pa.RecordBatchFileReader"]:
-    """A memory-mapped Arrow IPC file; `ArtifactError` naming it when it is missing, cut off or no Arrow file."""
+def arrow_file(path: Path, mapped: bool = True) -> Iterator["pa.RecordBatchFileReader"]:
+    """An Arrow IPC file; `ArtifactError` naming it when it is missing, cut off or no Arrow file.
+
+    What is taken of a mapped file is no copy. Read through once, a file is better not mapped: its pages would all count
+    as this process's memory.
+    """
     import pyarrow as pa
 
     try:
-        with pa.memory_map(str(path)) as mapped:
-            yield pa.ipc.open_file(mapped)
+        with pa.memory_map(str(path)) if mapped else pa.OSFile(str(path)) as file:
+            yield pa.ipc.open_file(file)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; run the stage that makes it again") from None
     except (pa.ArrowInvalid, OSError) as error:
@@ -126,14 +139,20 @@ def arrow_file(path: Path) -> Iterator["pa.RecordBatchFileReader"]:
         raise ArtifactError(f"{path}: damaged ({reason}); remove it and run again") from None
 
 
+def read_batches(path: Path) -> Iterator["pa.RecordBatch"]:
+    """The record batches of an Arrow IPC file, one in memory at a time."""
+    with arrow_file(path, mapped=False) as file:
+        for number in range(file.num_record_batches):
+            batch = file.get_batch(number)
+            batch.validate(full=True)
+            yield batch
+
+
 def read_documents(folder: Path, split: str) -> Iterator[Document]:
     """All documents of a split in the order of ingestion, one record batch in memory at a time."""
     for shard in document_shards(folder, split):
-        with arrow_file(shard) as file:
-            for number in range(file.num_record_batches):
-                batch = file.get_batch(number)
-                batch.validate(full=True)
-                yield from map(Document, *(batch.column(name).to_pylist() for name in COLUMNS))
+        for batch in read_batches(shard):
+            yield from map(Document, *(batch.column(name).to_pylist() for name in COLUMNS))
 
 
 def split_bytes(folder: Path, split: str) -> int:
@@ -142,9 +161,8 @@ def split_bytes(folder: Path, split: str) -> int:
 
     total = 0
     for shard in document_shards(folder, split):
-        with arrow_file(shard) as file:
-            texts = (file.get_batch(number).column("text") for number in range(file.num_record_batches))
-            total += sum(pc.sum(pc.binary_length(column)).as_py() or 0 for column in texts)
+        texts = (batch.column("text") for batch in read_batches(shard))
+        total += sum(pc.sum(pc.binary_length(column)).as_py() or 0 for column in texts)
     return total
 
 

@@ -23,7 +23,7 @@ class Reading:
     bad_lines: BadLines = "error"
     """What a line that cannot be used does: stop with an error, or be skipped and counted."""
     max_doc_bytes: int = MAX_DOC_BYTES
-    """The longest line (or plain text file) that is held in memory, in bytes."""
+    """The longest line or text that is held in memory, in bytes; the text of longer ones comes in pieces."""
 
 
 class Source(ABC):
@@ -49,6 +49,18 @@ class Source(ABC):
     @abstractmethod
     def origin(self) -> str:
         """A short citation that changes when the content does: a package and its version, a file and its sha256."""
+
+    @property
+    def spec(self) -> str:
+        """What `--sources` would be told to get this one alone: how another process opens it."""
+        return self.name
+
+    @property
+    def size(self) -> int | None:
+        """About the bytes that are read for it, by which the work is divided: 0 for little, None for what comes from
+        far away.
+        """
+        return 0
 
     def check(self) -> None:
         """Raise `InputError`, within seconds, where `documents` could not begin: before any work is done."""

@@ -13,7 +13,9 @@ import nano_think
 PACKAGE = "nano_think"
 HOME = Path(nano_think.__file__).parent
 # What only tells people something; no result depends on it.
-SILENT = ("nano_think.core.console", "nano_think.core.errors", "nano_think.core.progress", "nano_think.stages")
+SILENT = tuple(
+    f"nano_think.{name}" for name in ("core.console", "core.errors", "core.process", "core.progress", "stages")
+)
 
 
 def digest_modules(*roots: str) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nano_think.core import process
 from nano_think.core.config import flatten, to_dict
 from nano_think.core.errors import StorageError, storage
 from nano_think.core.files import lock
 from nano_think.core.progress import choose_progress
 from nano_think.data.sources import resolve
-from nano_think.stages import process
 from nano_think.stages.artifact import Artifact, write_latest
 from nano_think.stages.pipeline import PipelineConfig
 from nano_think.stages.stage import Context

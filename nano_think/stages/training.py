@@ -18,10 +18,10 @@ from torch import nn
 from nano_think.core.config import parse, to_dict
 from nano_think.core.device import pick_device, pick_dtype, set_up
 from nano_think.core.files import write_json
+from nano_think.core.process import accelerate_command, child_environment, run_child
 from nano_think.core.rng import branch
 from nano_think.data.loader import Windows
 from nano_think.stages.artifact import Artifact
-from nano_think.stages.process import accelerate_command, child_environment, run_child
 from nano_think.stages.space import Job
 from nano_think.stages.stage import WORK, Context, Inputs, Stage
 from nano_think.stages.tracking import Tracker

@@ -14,8 +14,8 @@ from typing import Any
 from nano_think.core import interrupts
 from nano_think.core.errors import NanoThinkError
 from nano_think.core.files import read_json, write_json
+from nano_think.core.process import die_with_parent, emit
 from nano_think.stages.artifact import open_artifact
-from nano_think.stages.process import die_with_parent, emit
 from nano_think.stages.tracking import Tracker, from_environment
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -13,10 +14,13 @@ from hypothesis import strategies as st
 from nano_think.core.config import parse, to_dict
 from nano_think.core.errors import ArtifactError, InputError, StorageError, UsageError
 from nano_think.core.files import sha256
-from nano_think.data import shards
-from nano_think.data.clean import SPLITS, Cleaner, split_of
+from nano_think.data import reading, shards
+from nano_think.data.clean import FRACTIONS, SPLITS, Cleaner, split_of, text_digest
+from nano_think.data.contamination import Passages
+from nano_think.data.cutting import MAX_RUN
 from nano_think.data.document import Document
 from nano_think.data.ingest import IngestConfig, fingerprint, ingest
+from nano_think.data.merging import first_of_each, split_codes
 from nano_think.data.shards import read_documents, sample_texts, split_bytes
 
 
@@ -34,23 +38,24 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in folder.iterdir()}
 
 
+def batch(text: str) -> pa.RecordBatch:
+    return pa.record_batch([[text], ["s"], ["i"], ["d"]], schema=shards.document_schema())
+
+
 def cleaned(*texts: str, **bounds: int) -> tuple[list[str], dict[str, int]]:
     cleaner = Cleaner(**bounds)
-    kept = [document.text for document, _ in cleaner.clean(Document(text, "s", "i", "d") for text in texts)]
-    return kept, dict(cleaner.counts)
+    kept = [document.text for document, *_ in cleaner.clean(Document(text, "s", "i", "d") for text in texts)]
+    return kept, dict(+cleaner.counts)
 
 
 def test_each_step_of_cleaning_is_counted() -> None:
-    kept, counts = cleaned(
-        "cafe\u0301", "a\r\nb\rc\x85d", "x\x00\x1b[0m\ty\ud800", " \n", "caf\u00e9", "long" * 9, max_doc_bytes=30
-    )
-    assert kept == ["caf\u00e9", "a\nb\nc\nd", "x[0m\ty"]
-    expected = {"read": 6, "normalised": 1, "control_characters": 2, "too_short": 1, "duplicates": 1, "too_long": 1}
-    assert counts == expected
+    kept, counts = cleaned("cafe\u0301", "a\r\nb\rc\x85d", "x\x00\x1b[0m\ty\ud800", " \n", "long" * 9, max_doc_bytes=30)
+    assert kept == ["caf\u00e9", "a\nb\nc\nd", "x[0m\ty", "long" * 7 + "lo", "nglong"]
+    assert counts == {"read": 5, "normalised": 1, "control_characters": 2, "too_short": 1, "split": 1}
 
 
 def test_length_bounds_count_characters_and_bytes() -> None:
-    assert cleaned("\u00e9" * 8, "\u00e9" * 9, max_doc_bytes=16)[0] == ["\u00e9" * 8]
+    assert cleaned("\u00e9" * 8, "\u00e9" * 9, max_doc_bytes=16)[0] == ["\u00e9" * 8, "\u00e9" * 8, "\u00e9"]
     assert cleaned("  ab  ", " abc ", min_chars=3)[0] == [" abc "]
 
 
@@ -115,7 +120,7 @@ def test_the_summary_adds_up(corpus: Path, tmp_path: Path) -> None:
     assert {source["domain"] for source in summary["sources"]} == {"cats", "dogs"}
     assert json.loads(json.dumps(summary)) == summary
     assert len(notes) == 2
-    assert sorted(summary["shards"]) == sorted(path.name for path in tmp_path.iterdir())
+    assert sorted([*summary["shards"], "seen.arrow"]) == sorted(path.name for path in tmp_path.iterdir())
 
 
 def test_a_byte_limit_chooses_over_the_whole_source(tmp_path: Path) -> None:
@@ -143,7 +148,7 @@ def test_large_splits_have_several_shards_in_order(tmp_path: Path, monkeypatch: 
     texts = [f"text {number:04d} {'x' * 30}" for number in range(40)]
     with shards.DocumentWriter(tmp_path, "train", shard_bytes=500) as writer:
         for text in texts:
-            writer.add(Document(text, "s", "i", "d"), len(text))
+            writer.add(batch(text), len(text))
     assert len(writer.shards) > 2
     assert [document.text for document in read_documents(tmp_path, "train")] == texts
 
@@ -175,7 +180,7 @@ def test_a_full_disk_keeps_the_old_shard_and_leaves_no_torso(tmp_path: Path, mon
         pytest.raises(StorageError, match="no space left on the device") as caught,
         shards.DocumentWriter(tmp_path, "train") as writer,
     ):
-        writer.add(Document("text", "s", "i", "d"), 4)
+        writer.add(batch("text"), 4)
     assert caught.value.exit_code == 5
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
@@ -233,3 +238,128 @@ def test_missing_and_damaged_shards_are_named(documents: Path, tmp_path: Path) -
     with pytest.raises(ArtifactError, match=r"train\.documents-00000\.arrow: damaged") as caught:
         list(read_documents(tmp_path, "train"))
     assert caught.value.exit_code == 4
+
+
+def test_a_long_text_is_cut_and_stays_on_one_side(tmp_path: Path) -> None:
+    texts = [" ".join(f"words {number}, {place}." for place in range(100)) for number in range(40)]
+    (tmp_path / "d").mkdir()
+    for number, text in enumerate(texts):
+        (tmp_path / "d" / f"{number}.txt").write_text(text, encoding="utf-8")
+    spec = rows(tmp_path / "e" / "a.jsonl", [f"in one line {text}" for text in texts])
+    config = IngestConfig(sources=(f"text:{tmp_path}/d/*.txt", spec), max_doc_bytes=500, test_fraction=0.4)
+    summary = ingest(config, tmp_path / "out")
+    assert (summary["cleaning"]["read"], summary["cleaning"]["split"]) == (80, 80)
+    sides, put_together = {}, {}
+    for split in SPLITS:
+        for document in read_documents(tmp_path / "out", split):
+            name = (document.source, document.id.partition("#")[0])
+            assert sides.setdefault(name, split) == split
+            assert len(document.text.encode()) <= 500
+            put_together[name] = put_together.get(name, "") + document.text
+    assert len(set(sides.values())) > 1
+    assert {text.removeprefix("in one line ") for text in put_together.values()} == set(texts)
+
+
+def test_an_endless_word_is_cut() -> None:
+    word = "a" * (2 * MAX_RUN + 5)
+    kept, counts = cleaned(f"before {word} after {'word ' * MAX_RUN}", "\u00e9" * MAX_RUN)
+    assert [len(text) for text in kept[:2]] == [7 + MAX_RUN, MAX_RUN]
+    assert len(kept) == 4
+    assert counts["split"] == 1
+
+
+def test_workers_do_not_change_a_byte(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "WORTH_A_PROCESS", 0)
+    config = IngestConfig(sources=(f"jsonl:{corpus}/*/*.jsonl", "kjv"), max_bytes_per_source=60_000)
+    summaries = [ingest(config, tmp_path / str(workers), workers=workers) for workers in (1, 2, 3)]
+    assert summaries[0] == summaries[1] == summaries[2]
+    assert digests(tmp_path / "1") == digests(tmp_path / "2") == digests(tmp_path / "3")
+
+
+def test_an_error_in_a_worker_is_the_users_own(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "WORTH_A_PROCESS", 0)
+    spec = rows(tmp_path / "d" / "a.jsonl", ["one"])
+    (tmp_path / "d" / "a.jsonl").write_text("nonsense\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"^{tmp_path}/d/a\.jsonl:1: not JSON"):
+        ingest(IngestConfig(sources=(f"jsonl:{corpus}/*/*.jsonl", spec)), tmp_path / "out", workers=2)
+
+
+def test_finished_parts_are_not_read_again(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ended between two sources goes on with the second, and ends with the same bytes."""
+    config = IngestConfig(sources=(f"jsonl:{corpus}/*/*.jsonl",))
+    ingest(config, tmp_path / "whole")
+    real, read = reading.read_part, []
+
+    def until_the_second(source, job, part) -> None:
+        if read:
+            raise KeyboardInterrupt
+        read.append(source.name)
+        real(source, job, part)
+
+    monkeypatch.setattr(reading, "read_part", until_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(config, tmp_path / "out")
+    monkeypatch.setattr(reading, "read_part", lambda source, *rest: (read.append(source.name), real(source, *rest)))
+    ingest(config, tmp_path / "out")
+    assert read == ["cats/rows", "dogs/rows"]
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_documents_with_passages_of_an_evaluation_set_are_left_out(tmp_path: Path) -> None:
+    passage = "It was 1 of the best, of times: it was the worst of times indeed"
+    (tmp_path / "eval").mkdir()
+    item = {"id": "not a text " * 13, "query": passage, "choices": ["a", "b"]}
+    (tmp_path / "eval" / "set.jsonl").write_text(json.dumps(item) + "\n", encoding="utf-8")
+    words = passage.split()
+    texts = [
+        f"He said - {passage.upper().replace(',', ' --')} and went",
+        f"He said {' '.join(words[:12])} and went",
+        f"He said {' '.join(words[:6])} so {' '.join(words[6:])}",
+        "not a text " * 13,
+        "something else",
+    ]
+    spec = rows(tmp_path / "d" / "a.jsonl", texts)
+    config = IngestConfig(sources=(spec,), decontaminate=(f"{tmp_path}/eval/*.jsonl",))
+    summary = ingest(config, tmp_path / "out")
+    assert sorted(document.text for document in everything(tmp_path / "out")) == sorted(texts[1:])
+    assert summary["cleaning"]["contaminated"] == 1
+    before = fingerprint(config)
+    (tmp_path / "eval" / "set.jsonl").write_text(json.dumps({"query": "other"}) + "\n", encoding="utf-8")
+    assert fingerprint(config) != before
+    with pytest.raises(InputError, match="no file matches"):
+        ingest(IngestConfig(sources=(spec,), decontaminate=(f"{tmp_path}/none/*",)), tmp_path / "out")
+
+
+@given(st.lists(st.text("ab c", max_size=60), max_size=5), st.text("ab c", max_size=80))
+def test_passages_are_found_as_by_comparing_all(evaluation: list[str], text: str) -> None:
+    def passages(words: list[str]) -> set[tuple[str, ...]]:
+        return {tuple(words[start : start + 13]) for start in range(len(words) - 12)}
+
+    known = set().union(*(passages(item.split()) for item in evaluation))
+    assert Passages.of(evaluation).meet(text) == bool(known & passages(text.split()))
+
+
+@given(st.lists(st.integers(0, 5), max_size=30))
+def test_the_first_of_each_value_stays(values: list[int]) -> None:
+    keys = np.array([[value % 2, value] for value in values], dtype=np.uint64).reshape(-1, 2)
+    assert first_of_each(keys).tolist() == [value not in values[:place] for place, value in enumerate(values)]
+
+
+def test_splits_of_arrays_are_those_of_texts() -> None:
+    texts = [f"text {number}" for number in range(3000)]
+    firsts = np.array([int.from_bytes(text_digest(text)[:8], "big") for text in texts], dtype=np.uint64)
+    assert [SPLITS[code] for code in split_codes(firsts, FRACTIONS)] == [split_of(text) for text in texts]
+
+
+def test_every_kept_document_is_in_seen(documents: Path) -> None:
+    [*batches] = shards.read_batches(documents / "seen.arrow")
+    found = [(row["digest"], row["split"]) for batch in batches for row in batch.to_pylist()]
+    expected = {(text_digest(d.text)[:16], split) for split in SPLITS for d in read_documents(documents, split)}
+    assert set(found) == expected
+    assert len(found) == len(expected)
+
+
+def test_lengths_are_counted_by_powers_of_two(tmp_path: Path) -> None:
+    spec = rows(tmp_path / "d" / "a.jsonl", ["a", "bc", "def", "ghij", "x" * 1023, "x" * 1024])
+    lengths = ingest(IngestConfig(sources=(spec,)), tmp_path / "out")["lengths"]
+    assert lengths == {"d": {"0": 1, "1": 2, "2": 1, "9": 1, "10": 1}}

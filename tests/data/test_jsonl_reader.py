@@ -1,15 +1,21 @@
 """Every bad input is one clear line that names the file and the line, and can be skipped and counted instead."""
 
 import gzip
+import hashlib
+import io
+import json
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nano_think.core.errors import InputError
 from nano_think.data.jsonl_reader import jsonl_rows
+from nano_think.data.long_row import read_long_row
 
 Write = Callable[..., Path]
 GOOD = b'{"text": "good", "source": "s", "id": 7}\n'
@@ -116,21 +122,72 @@ def test_plain_gzip_and_marked_files_read_alike(write: Write) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_long_line_is_never_held(packed: bool, write: Write) -> None:
-    """A line of 20 MB costs no more memory than the limit, whether it stops the reading or is skipped."""
-    content = GOOD + b'{"text": "' + b"a" * 20_000_000 + b'"}\n' + GOOD
+def test_a_long_line_comes_in_pieces_and_is_never_held(packed: bool, write: Write) -> None:
+    """A line of 20 MB costs no more memory than a few pieces of its text."""
+    text = b"a word or two, and a \\u00e9\\n" * 800_000
+    content = GOOD + b'{"id": 3, "text": "' + text + b'", "more": [1, {"x": "' + text[:3_000_000] + b'"}]}\n' + GOOD
     path = write("f.jsonl", gzip.compress(content, 1) if packed else content)
-    del content
-    skipped: Counter[str] = Counter()
+    expected = text.decode().replace("\\u00e9", "\u00e9").replace("\\n", "\n")
+    hashed, whole, pieces = hashlib.sha256(), hashlib.sha256(expected.encode()), 0
+    del content, text, expected
     tracemalloc.start()
     try:
-        with pytest.raises(
-            InputError, match=r"f\.jsonl:2: longer than 1000000 bytes; split it, or pass --bad-lines skip"
-        ):
-            list(jsonl_rows(path, max_bytes=1_000_000))
-        assert [number for number, _ in jsonl_rows(path, "skip", max_bytes=1_000_000, skipped=skipped)] == [1, 3]
+        for number, row in jsonl_rows(path, max_bytes=1_000_000):
+            if number == 2:
+                assert (row["piece"], row["id"]) == (pieces, 3)
+                pieces += 1
+                assert len(row["text"].encode()) <= 1_000_000
+                hashed.update(row["text"].encode())
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert skipped == {"too_long": 1}
-    assert peak < 6_000_000
+    assert pieces > 15
+    assert hashed.digest() == whole.digest()
+    assert peak < 12_000_000
+
+
+LONG = b"long enough to be read in blocks; " * 40
+BAD_LONG = {
+    "not UTF-8": (LONG + b"\xe9" + LONG, "not_utf8", "byte 0xe9 at column 1371 is not UTF-8; save the file as UTF-8"),
+    "surrogate": (LONG + b"\\ud83d" + LONG, "surrogate", "it holds half a surrogate pair"),
+    "raw surrogate": (LONG + b"\xed\xa0\xbd" + LONG, "not_utf8", "byte 0xed at column 1371 is not UTF-8"),
+    "escape": (LONG + b"\\x" + LONG, "not_json", "not JSON at column 1371 (Invalid escape)"),
+    "control": (LONG + b"\x01" + LONG, "not_json", "not JSON at column 1371 (Invalid control character)"),
+    "nul": (LONG + b"\\u0000" + LONG, "nul", "it holds a NUL"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LONG)
+def test_a_bad_long_line_is_named_or_skipped_whole(name: str, write: Write) -> None:
+    text, reason, message = BAD_LONG[name]
+    path = write("f.jsonl", GOOD + b'{"text": "' + text + b'"}\n' + GOOD)
+    with pytest.raises(InputError) as caught:
+        list(jsonl_rows(path, max_bytes=100))
+    assert str(caught.value).startswith(f"{path}:2: {message}")
+    skipped: Counter[str] = Counter()
+    assert [number for number, _ in jsonl_rows(path, "skip", max_bytes=100, skipped=skipped)] == [1, 3]
+    assert skipped == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in BAD_LINES if name not in ("latin-1", "utf-16", "raw NUL", "huge number", "NaN", "very deep")],
+)
+def test_a_bad_line_is_counted_alike_when_it_is_long(name: str, write: Write) -> None:
+    """The reader of long rows gives a bad one the same reason as the reader of others."""
+    line, reason, _ = BAD_LINES[name]
+    path = write("f.jsonl", GOOD + line + b"\n" + GOOD)
+    skipped: Counter[str] = Counter()
+    assert [number for number, _ in jsonl_rows(path, "skip", max_bytes=8, skipped=skipped) if number == 2] == []
+    assert skipped == {reason: 1}
+
+
+@given(st.text(max_size=60), st.integers(4, 40), st.booleans())
+def test_a_row_is_the_same_read_long_or_short(text: str, size: int, ascii_only: bool) -> None:
+    text = text.replace("\0", "")
+    row = {"x": [1, {"text": "no"}, None, 's\\"'], "text": text, "id": 7, "source": "a\u00e9"}
+    line = json.dumps(row, ensure_ascii=ascii_only).encode()
+    blocks = (line[start : start + size] for start in range(0, len(line), size))
+    spool = io.BytesIO()
+    assert read_long_row(blocks, ("source", "id"), spool) == {"source": "a\u00e9", "id": 7}
+    assert spool.getvalue().decode() == text

@@ -103,9 +103,19 @@ def test_own_files_take_their_domain_from_the_folder(tmp_path: Path) -> None:
     assert hashlib.sha256((folder / "b.jsonl").read_bytes()).hexdigest() in rows.origin
 
 
-def test_own_plain_text_must_be_utf8_and_short_enough(tmp_path: Path) -> None:
+def test_own_plain_text_must_be_utf8(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(InputError, match=r"a\.txt: byte 0xe9 at offset 3 is not UTF-8"):
         list(resolve((f"text:{tmp_path}/a.txt",))[0].documents())
-    with pytest.raises(InputError, match=r"a\.txt: longer than 2 bytes"):
-        list(resolve((f"text:{tmp_path}/a.txt",), Reading(max_doc_bytes=2))[0].documents())
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbf" + b"words " * 5 + b"caf\xe9")
+    with pytest.raises(InputError, match=r"b\.txt: byte 0xe9 at offset 36 is not UTF-8"):
+        list(resolve((f"text:{tmp_path}/b.txt",), Reading(max_doc_bytes=10))[0].documents())
+
+
+def test_a_source_is_found_again_by_its_spec(tmp_path: Path) -> None:
+    (tmp_path / "[odd] *").mkdir()
+    (tmp_path / "[odd] *" / "a?.txt").write_text("text", encoding="utf-8")
+    (tmp_path / "[odd] *" / "b.jsonl").write_text('{"text": "text"}', encoding="utf-8")
+    for source in resolve((f"text:{tmp_path}/*/*.txt", f"jsonl:{tmp_path}/*/*.jsonl", "starter")):
+        [again] = resolve((source.spec,))
+        assert (again.name, again.origin) == (source.name, source.origin)

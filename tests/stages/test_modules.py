@@ -154,7 +154,7 @@ def test_loop_is_of_all_trainings(edited):
     assert not changed & {"ingest", "tokenizer", "tokens"}
 
 
-@pytest.mark.parametrize("module", ["nano_think.core.errors", "nano_think.core.progress", "nano_think.stages.process"])
+@pytest.mark.parametrize("module", ["nano_think.core.errors", "nano_think.core.progress", "nano_think.core.process"])
 def test_what_only_tells_people_something_is_of_none(edited, module):
     """A better error message trains nothing again."""
     assert edited(module) == set()

@@ -4,11 +4,13 @@ import functools
 import glob
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from nano_think.core.errors import InputError, UsageError
 from nano_think.core.files import sha256
+from nano_think.data.cutting import cut_bytes
 from nano_think.data.document import Document
-from nano_think.data.jsonl_reader import jsonl_rows, opened
+from nano_think.data.jsonl_reader import UTF8_MARK, jsonl_rows, opened
 from nano_think.data.source import Reading, Source
 from nano_think.data.sources import SOURCES
 
@@ -30,6 +32,7 @@ class _File(Source):
     """One file; its domain is the name of the folder that it lies in."""
 
     licence = "as given by the user"
+    kind: ClassVar[str]
 
     def __init__(self, path: Path, reading: Reading):
         super().__init__()
@@ -38,6 +41,15 @@ class _File(Source):
         self.stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
         self.domain = path.absolute().parent.name or "text"
         self.name = f"{self.domain}/{self.stem}"
+
+    @property
+    def spec(self) -> str:
+        return f"{self.kind}:{glob.escape(str(self.path.absolute()))}"
+
+    @property
+    def size(self) -> int:
+        # What is packed unpacks to some four times its size.
+        return self.path.stat().st_size * (4 if self.path.suffix == ".gz" else 1)
 
     @functools.cached_property
     def origin(self) -> str:
@@ -49,6 +61,8 @@ class _File(Source):
 class JsonLines(_File):
     """One document per row of a .jsonl or .jsonl.gz file."""
 
+    kind = "jsonl"
+
     @classmethod
     def from_spec(cls, argument: str, reading: Reading) -> list[Source]:
         return [cls(path, reading) for path in matches("jsonl", argument)]
@@ -58,25 +72,27 @@ class JsonLines(_File):
         limit = self.reading.max_doc_bytes
         for number, row in jsonl_rows(self.path, self.reading.bad_lines, max_bytes=limit, skipped=self.skipped):
             identity = f"{self.stem}:{number}" if row.get("id") is None else str(row["id"])
-            yield Document(row["text"], row.get("source") or self.stem, identity, self.domain)
+            yield Document(row["text"], row.get("source") or self.stem, identity, self.domain, row.get("piece", 0))
 
 
 @SOURCES.register("text")
 class PlainText(_File):
-    """One document per plain text file."""
+    """One document per plain text file; a long one comes in pieces."""
+
+    kind = "text"
 
     @classmethod
     def from_spec(cls, argument: str, reading: Reading) -> list[Source]:
         return [cls(path, reading) for path in matches("text", argument)]
 
     def documents(self) -> Iterator[Document]:
-        limit = self.reading.max_doc_bytes
+        before = 0
         with opened(self.path) as file:
-            raw = file.read(limit + 1)
-        if len(raw) > limit:
-            raise InputError(f"{self.path}: longer than {limit} bytes; split the file or raise --max-doc-bytes")
-        try:
-            yield Document(raw.decode(), self.stem, self.path.name, self.domain)
-        except UnicodeDecodeError as error:
-            byte = f"byte 0x{raw[error.start]:02x} at offset {error.start}"
-            raise InputError(f"{self.path}: {byte} is not UTF-8; save the file as UTF-8") from None
+            for number, piece in enumerate(cut_bytes(file, self.reading.max_doc_bytes)):
+                raw = piece.removeprefix(UTF8_MARK) if number == 0 else piece
+                try:
+                    yield Document(raw.decode(), self.stem, self.path.name, self.domain, number)
+                except UnicodeDecodeError as error:
+                    byte = f"byte 0x{raw[error.start]:02x} at offset {before + len(piece) - len(raw) + error.start}"
+                    raise InputError(f"{self.path}: {byte} is not UTF-8; save the file as UTF-8") from None
+                before += len(piece)

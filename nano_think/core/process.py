@@ -1,4 +1,4 @@
-"""Training processes: started in a session of their own, listened to line by line, and never left behind.
+"""Child processes: started in a session of their own, listened to line by line, and never left behind.
 
 A child dies with its parent: it holds the read end of a pipe as its standard input, and leaves when that ends.
 """
@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,26 @@ def accelerate_command(module: str, *arguments: str, processes: int = 1) -> list
     return [*launch, *quiet, "--main_process_port", "0", "-m", module, *arguments]
 
 
+def run_children(commands: Sequence[list[str]], env: Mapping[str, str], log: Log) -> None:
+    """Run commands side by side to their ends, as `run_child` does; the first that fails ends the others."""
+    with ThreadPoolExecutor(len(commands)) as pool:
+        runs = [pool.submit(run_child, "", command, env, log) for command in commands]
+        try:
+            for run in as_completed(runs):
+                run.result()
+        except BaseException:
+            with _guard:
+                for process in _live:
+                    if any(process.args is command for command in commands):
+                        _signal(process, signal.SIGTERM)
+            raise
+
+
 def run_child(name: str, command: list[str], env: Mapping[str, str], log: Log) -> None:
     """Run a command to its end; lines of JSON that it prints go to `log`, the last others into the error if it fails.
 
-    Raises the error that the child's exit code stands for, with the child's own message, or `ChildError` that names the
-    signal it died of.
+    Raises the error that the child's exit code stands for, with the child's own message after `name`, if it has one, or
+    `ChildError` that names the signal it died of.
     """
     other: deque[str] = deque(maxlen=20)
     error: dict[str, Any] | None = None
@@ -91,7 +107,8 @@ def _failure(name: str, code: int, error: dict[str, Any] | None, lines: list[str
     is in its event, a signal is in the launcher's last words.
     """
     if error and error["code"] in BY_EXIT_CODE and error["code"] > 1:
-        return BY_EXIT_CODE[error["code"]](f"{name}: {error['message']}")
+        return BY_EXIT_CODE[error["code"]](f"{name}: {error['message']}" if name else error["message"])
+    name = name or "a reader"
     if error:
         failure = ChildError(f"{name}: its process failed: {error['message']} (see it whole with --debug)")
         failure.add_note(error.get("trace", ""))

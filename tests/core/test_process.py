@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nano_think.core import errors
-from nano_think.stages import process
-from nano_think.stages.process import accelerate_command, child_environment, run_child
+from nano_think.core import errors, process
+from nano_think.core.process import accelerate_command, child_environment, run_child
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +25,7 @@ def fresh(monkeypatch):
     process.allow_again()
 
 
-START = "from nano_think.stages.process import *\nimport os, signal, sys, time\n"
+START = "from nano_think.core.process import *\nimport os, signal, sys, time\n"
 
 
 @pytest.fixture
@@ -35,9 +34,7 @@ def child(tmp_path):
 
     def run(code, name="toy", log=None):
         file = tmp_path / "child.py"
-        file.write_text(
-            "from nano_think.stages.process import *\nimport os, signal, sys, time\n" + textwrap.dedent(code)
-        )
+        file.write_text("from nano_think.core.process import *\nimport os, signal, sys, time\n" + textwrap.dedent(code))
         told = []
         run_child(name, [sys.executable, str(file)], child_environment(1, {}), log or told.append)
         return told
@@ -213,14 +210,14 @@ def test_no_child_is_started_after_stop_all(child):
 
 PARENT = """
 import subprocess, sys, os
-from nano_think.stages.process import run_child, child_environment
+from nano_think.core.process import run_child, child_environment
 def tell(event):
     print(event["pid"], flush=True)
 run_child("toy", [sys.executable, "-c", sys.argv[1]], child_environment(1, {}), tell)
 """
 DIRECT = """
 import os, time
-from nano_think.stages.process import die_with_parent, emit
+from nano_think.core.process import die_with_parent, emit
 die_with_parent()
 emit({"event": "a", "pid": os.getpid()})
 time.sleep(60)
