@@ -118,6 +118,48 @@ def test_a_batch_is_its_texts(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode_batch(texts(), threads=2) == tokenizer.encode_batch(texts()) == expected
 
 
+ODD = [
+    "",
+    " ",
+    "\n\n  ",
+    "x \t",
+    "a\ud83d",
+    "\ude00b",
+    "\ud83d\ude00",
+    "<|bos|>",
+    "a<|bos|",
+    "bos|>",
+    "<|",
+    "<|user_end|>",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts=st.lists(st.sampled_from(ODD) | st.text(max_size=20) | st.lists(st.sampled_from(PIECES)).map("".join)))
+def test_many_texts_in_one_call_are_each_by_itself(tokenizer: Tokenizer, texts: list[str]) -> None:
+    ids, lengths = tokenizer.encode_many(texts)
+    each = [tokenizer.encode_document(text) for text in texts]
+    assert (ids.dtype, lengths.dtype) == ("uint32", "int64")
+    assert lengths.tolist() == list(map(len, each))
+    assert ids.tolist() == [token for row in each for token in row]
+    plain, sizes = tokenizer._encode_each(texts)
+    assert (plain.dtype, sizes.dtype, plain.tolist(), sizes.tolist()) == (
+        "uint32",
+        "int64",
+        ids.tolist(),
+        lengths.tolist(),
+    )
+
+
+@pytest.mark.parametrize("typed", [*SPECIALS, "".join(SPECIALS)])
+def test_a_special_token_typed_among_many_texts_stays_text(tokenizer: Tokenizer, typed: str) -> None:
+    ids, lengths = tokenizer.encode_many(["a", typed, f"b{typed}c", ""])
+    assert [place for place, token in enumerate(ids) if token in tokenizer.special.values()] == [
+        0, *lengths.cumsum()[:-1]
+    ]  # fmt: skip
+    assert tokenizer.decode(ids.tolist()) == f"<|bos|>a<|bos|>{typed}<|bos|>b{typed}c<|bos|>"
+
+
 def test_an_id_outside_the_vocabulary_is_refused(tokenizer: Tokenizer) -> None:
     for token in (-1, tokenizer.vocab_size):
         with pytest.raises(IndexError):
