@@ -13,7 +13,7 @@ from nano_think.core.errors import InputError, UsageError
 from nano_think.data.document import Document
 
 BadLines = Literal["error", "skip"]
-MAX_DOC_BYTES = 16 * 2**20
+MAX_DOC_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

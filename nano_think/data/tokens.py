@@ -1,37 +1,57 @@
 """Documents -> one long row of token ids per split, in Arrow files that are read by memory map without a copy."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import mmap
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from nano_think.core.errors import ArtifactError, storage
+from nano_think.core.files import read_json, replacing, write_json
 from nano_think.data.clean import SPLITS
-from nano_think.data.document import Document
-from nano_think.data.shards import BATCH_BYTES, ArrowWriter, arrow_file, read_documents
+from nano_think.data.shards import ArrowWriter, arrow_file, document_shards, read_batches
 from nano_think.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 COUNTS = ("tokens", "documents", "bytes")
+# What the engine encodes in one go, in bytes of text.
+GROUP_BYTES = 2**20
+PART_BYTES = 2**24
+
+X = TypeVar("X")
+Y = TypeVar("Y")
 
 
 def write_tokens(documents: Path, tokenizer: Tokenizer, out: Path, threads: int = 1) -> dict[str, Any]:
-    """Encode every split of `documents`; the result does not depend on `threads`.
+    """Encode every split of `documents`; the result does not depend on `threads`, nor on interruptions.
 
     Writes `out/SPLIT.tokens.arrow` (column tokens: uint16, or uint32 for vocabularies over 65,535; one record batch)
     and `out/SPLIT.documents.arrow` (offset of the start token, tokens with it, bytes of UTF-8, source, id, domain).
+    A folder belongs to its documents and tokenizer: shards that an interrupted run has finished are not encoded again.
     Returns {"vocab_size", "dtype", "splits": {split: {tokens, documents, bytes, domains: {domain: the same three}}}}.
     """
-    with storage(out):
-        out.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(threads) as pool:
-            splits = {split: _write_split(documents, split, tokenizer, out, pool) for split in SPLITS}
+    work = out / "work" / "tokens"
+    with storage(out), ThreadPoolExecutor(threads) as pool:
+        work.mkdir(parents=True, exist_ok=True)
+        splits = {}
+        for split in SPLITS:
+            draft = Draft(work, split, tokenizer)
+            for number, shard in enumerate(document_shards(documents, split)):
+                if not draft.has(number):
+                    draft.add(number, shard, pool, ahead=threads)
+            splits[split] = draft.finish(out)
+    shutil.rmtree(work)
+    with contextlib.suppress(OSError):
+        work.parent.rmdir()
     return {"vocab_size": tokenizer.vocab_size, "dtype": token_type(tokenizer.vocab_size).name, "splits": splits}
 
 
@@ -47,71 +67,150 @@ def _document_schema() -> "pa.Schema":
     return pa.schema([*numbers, *((name, pa.string()) for name in ("source", "id", "domain"))])
 
 
-def _write_split(
-    documents: Path, split: str, tokenizer: Tokenizer, out: Path, pool: ThreadPoolExecutor
-) -> dict[str, Any]:
-    total = dict.fromkeys(COUNTS, 0)
-    domains: dict[str, dict[str, int]] = {}
-    ids_type = token_type(tokenizer.vocab_size)
-    spool = out / f".{split}.tokens.spool"
-    try:
+class Draft:
+    """The tokens of one split while they are made: all ids in one file, and for each shard of documents that is done a
+    table and, written last, a note that says where its ids end.
+    """
+
+    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer):
+        self._folder, self._split, self._tokenizer = folder, split, tokenizer
+        self._type = token_type(tokenizer.vocab_size)
+        self._ids = folder / f"{split}.ids"
+        self._notes: list[dict[str, Any]] = []
+        while (note := self._place(len(self._notes), "json")).is_file():
+            self._notes.append(read_json(note))
+
+    def _place(self, number: int, kind: str) -> Path:
+        return self._folder / f"{self._split}-{number:05d}.{kind}"
+
+    def has(self, number: int) -> bool:
+        return number < len(self._notes)
+
+    def add(self, number: int, shard: Path, pool: Executor, ahead: int) -> None:
+        """Encode a shard of documents, up to `ahead` groups of about 1 MB at a time."""
+        start = self._notes[-1]["end"] if self._notes else 0
         with (
-            spool.open("wb") as raw,
-            ArrowWriter(out / f"{split}.documents.arrow", _document_schema()) as table,
+            self._ids.open("r+b" if self._ids.exists() else "wb") as raw,
+            ArrowWriter(self._place(number, "arrow"), _document_schema()) as table,
         ):
-            for batch in _batches(read_documents(documents, split)):
-                rows = list(pool.map(partial(_encoded, tokenizer, ids_type), batch))
+            raw.truncate(start * self._type.itemsize)
+            raw.seek(0, os.SEEK_END)
+            for group, (ids, lengths) in _in_order(pool, self._encoded, _groups(read_batches(shard)), ahead):
                 # Not tofile: its error on a full disk does not say so.
-                raw.write(np.concatenate([ids for ids, _ in rows]).data)
-                table.write(_table_rows(batch, rows, total["tokens"]))
-                for document, (ids, size) in zip(batch, rows, strict=True):
-                    for count in (total, domains.setdefault(document.domain, dict.fromkeys(COUNTS, 0))):
-                        _add(count, tokens=len(ids), documents=1, bytes=size)
-        _write_ids(spool, out / f"{split}.tokens.arrow", ids_type)
-    finally:
-        spool.unlink(missing_ok=True)
-    return total | {"domains": dict(sorted(domains.items()))}
+                raw.write(ids.data)
+                table.write(_table_rows(group, lengths, start))
+                start += len(ids)
+            raw.flush()
+            os.fsync(raw.fileno())
+        self._notes.append({"end": start})
+        write_json(self._place(number, "json"), self._notes[-1])
+
+    def _encoded(self, group: "pa.RecordBatch") -> tuple[np.ndarray, np.ndarray]:
+        ids, lengths = self._tokenizer.encode_many(group.column("text").to_pylist())
+        return ids.astype(self._type), lengths
+
+    def finish(self, out: Path) -> dict[str, Any]:
+        """Write the split's two files, and count."""
+        counts: dict[str, dict[str, int]] = {}
+        with ArrowWriter(out / f"{self._split}.documents.arrow", _document_schema()) as table:
+            for number in range(len(self._notes)):
+                for batch in read_batches(self._place(number, "arrow")):
+                    table.write_batch(batch)
+                    _count(batch, counts)
+        _write_ids(self._ids, out / f"{self._split}.tokens.arrow", self._type)
+        total = {name: sum(count[name] for count in counts.values()) for name in COUNTS}
+        return total | {"domains": dict(sorted(counts.items()))}
 
 
-def _add(count: dict[str, int], **more: int) -> None:
-    for name, value in more.items():
-        count[name] += value
+def _groups(batches: "Iterable[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+    """Neighbouring documents of one batch, as many as `GROUP_BYTES` hold and at least one."""
+    import pyarrow.compute as pc
+
+    for batch in batches:
+        ends = np.cumsum(pc.binary_length(batch.column("text")).to_numpy().astype(np.int64))
+        start = 0
+        while start < batch.num_rows:
+            done = int(ends[start - 1]) if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, done + GROUP_BYTES, side="right")))
+            yield batch.slice(start, stop - start)
+            start = stop
 
 
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    batch, size = [], 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _in_order(pool: Executor, work: Callable[[X], Y], items: Iterable[X], ahead: int) -> Iterator[tuple[X, Y]]:
+    """(item, work(item)) in the order of the items, of which no more than `ahead` wait."""
+    waiting: deque[tuple[X, Future[Y]]] = deque()
+    for item in items:
+        waiting.append((item, pool.submit(work, item)))
+        if len(waiting) > ahead:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for first, future in waiting:
+        yield first, future.result()
 
 
-def _encoded(tokenizer: Tokenizer, ids_type: np.dtype, document: Document) -> tuple[np.ndarray, int]:
-    ids = tokenizer.encode_array(document.text)
-    return np.concatenate([[tokenizer.bos], ids]).astype(ids_type), len(document.text.encode())
+def _table_rows(group: "pa.RecordBatch", lengths: np.ndarray, start: int) -> dict[str, Any]:
+    import pyarrow.compute as pc
 
-
-def _table_rows(batch: list[Document], rows: list[tuple[np.ndarray, int]], start: int) -> dict[str, Any]:
-    lengths = np.array([len(ids) for ids, _ in rows], dtype=np.int32)
     return {
         "offset": start + np.cumsum(lengths, dtype=np.int64) - lengths,
-        "tokens": lengths,
-        "bytes": np.array([size for _, size in rows], dtype=np.int32),
-        **{name: [getattr(document, name) for document in batch] for name in ("source", "id", "domain")},
+        "tokens": lengths.astype(np.int32),
+        "bytes": pc.binary_length(group.column("text")),
+        **{name: group.column(name) for name in ("source", "id", "domain")},
     }
+
+
+def _count(batch: "pa.RecordBatch", counts: dict[str, dict[str, int]]) -> None:
+    import pyarrow as pa
+
+    sums = (
+        pa.Table.from_batches([batch])
+        .group_by("domain")
+        .aggregate([("tokens", "sum"), ("bytes", "sum"), ([], "count_all")])
+    )
+    for row in sums.to_pylist():
+        count = counts.setdefault(row["domain"], dict.fromkeys(COUNTS, 0))
+        for name, column in zip(COUNTS, ("tokens_sum", "count_all", "bytes_sum"), strict=True):
+            count[name] += row[column]
 
 
 def _write_ids(spool: Path, path: Path, ids_type: np.dtype) -> None:
     """One record batch, so that a reader has one array: its length is known only now. The spool is mapped, not read."""
     import pyarrow as pa
 
-    ids = np.memmap(spool, ids_type, mode="r") if spool.stat().st_size else np.empty(0, ids_type)
-    with ArrowWriter(path, pa.schema([("tokens", pa.from_numpy_dtype(ids_type))])) as file:
-        file.write({"tokens": pa.array(ids)})
+    schema = pa.schema([("tokens", pa.from_numpy_dtype(ids_type))])
+    with replacing(path) as temporary, temporary.open("wb") as file, spool.open("rb") as raw:
+        if not os.fstat(raw.fileno()).st_size:
+            mapped, sink = b"", file
+        else:
+            mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+            sink = pa.PythonFile(_Forgetting(file, mapped), "w")
+        with pa.ipc.new_file(sink, schema) as writer:
+            writer.write_batch(pa.record_batch({"tokens": np.frombuffer(mapped, ids_type)}, schema=schema))
+
+
+class _Forgetting:
+    """A file that is written to by parts; after each, pages of `mapped` are let go, which would all count as ours."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO, mapped: mmap.mmap):
+        self._file, self._mapped = file, mapped
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        for start in range(0, len(view), PART_BYTES):
+            self._file.write(view[start : start + PART_BYTES])
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+        return len(view)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @dataclass(frozen=True, slots=True)

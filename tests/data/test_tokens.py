@@ -110,3 +110,28 @@ def test_tokens_of_another_run_are_refused(tokens: Path, tmp_path: Path) -> None
     (tmp_path / "train.tokens.arrow").write_bytes((tokens / "train.documents.arrow").read_bytes())
     with pytest.raises(ArtifactError, match="does not fit its table of documents"):
         TokenSet.open(tmp_path, "train")
+
+
+def test_an_interrupted_encoding_goes_on(documents: Path, tokens: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Shards that were done are not encoded again, what was half done is, and the files are the same."""
+    real, told = tokenizer.encode_many, []
+
+    class Killed(BaseException):
+        pass
+
+    class Engine:
+        vocab_size = tokenizer.vocab_size
+
+        def encode_many(self, texts):
+            told.append(len(texts))
+            if len(told) == 3:
+                raise Killed
+            return real(texts)
+
+    with pytest.raises(Killed):
+        write_tokens(documents, Engine(), tmp_path)
+    (tmp_path / "work" / "tokens" / "validation.ids").write_bytes(b"half done")
+    before = len(told)
+    write_tokens(documents, Engine(), tmp_path)
+    assert len(told) - before == 2
+    assert {path.name: sha256(path) for path in tmp_path.iterdir()} == {p.name: sha256(p) for p in tokens.iterdir()}
