@@ -179,13 +179,12 @@ def _write_ids(spool: Path, path: Path, ids_type: np.dtype) -> None:
 
     schema = pa.schema([("tokens", pa.from_numpy_dtype(ids_type))])
     with replacing(path) as temporary, temporary.open("wb") as file, spool.open("rb") as raw:
-        if not os.fstat(raw.fileno()).st_size:
-            mapped, sink = b"", file
-        else:
-            mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-            sink = pa.PythonFile(_Forgetting(file, mapped), "w")
-        with pa.ipc.new_file(sink, schema) as writer:
-            writer.write_batch(pa.record_batch({"tokens": np.frombuffer(mapped, ids_type)}, schema=schema))
+        # Nothing cannot be mapped.
+        some = os.fstat(raw.fileno()).st_size > 0
+        mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) if some else None
+        ids = np.frombuffer(mapped or b"", ids_type)
+        with pa.ipc.new_file(pa.PythonFile(_Forgetting(file, mapped), "w") if mapped else file, schema) as writer:
+            writer.write_batch(pa.record_batch({"tokens": ids}, schema=schema))
 
 
 class _Forgetting:
