@@ -1,41 +1,51 @@
 """Windows of tokens in an order that is a pure function of (seed, step): the whole state of a loader is its step."""
 
-# B windows in a batch, T tokens predicted per window
+# B windows in a batch, T tokens predicted per window, R ranges of neighbouring documents of one domain
 import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from nano_think.core.errors import InputError
 from nano_think.core.rng import branch
 
+if TYPE_CHECKING:
+    from nano_think.data.tokens import TokenSet
 
-class Windows:
+Balance = Literal["proportional", "equal", "temperature"]
+
+
+def open_windows(
+    tokens: "TokenSet", window: int, batch: int, seed: int, balance: Balance = "proportional", temperature: float = 2.0
+) -> "Batches":
+    """The loader of a split: windows in proportion to the tokens, or each domain with its share of them."""
+    if balance == "proportional":
+        return Windows(tokens.tokens, window, batch, seed)
+    domains = domain_ranges(tokens)
+    power = 0.0 if balance == "equal" else 1 / temperature
+    weights = {name: float(ranges[:, 1].sum()) ** power for name, ranges in domains.items()}
+    return BalancedWindows(tokens.tokens, domains, weights, window, batch, seed)
+
+
+class Batches(ABC):
     """Batches of T + 1 consecutive tokens: inputs `[:, :-1]`, targets `[:, 1:]`.
 
-    Each epoch cuts the tokens anew, from a random offset below T, and shuffles the windows; window i holds the tokens
-    [offset + i * T, offset + i * T + T], so that neighbours share one token and each is predicted once. Steps run on
-    over epochs without a gap: every window of an epoch is seen exactly once, also when the batch does not divide them.
+    Steps run on over epochs without a gap: every window of an epoch is seen exactly once, also when the batch does not
+    divide them.
     """
 
-    def __init__(self, tokens: np.ndarray, window: int, batch: int, seed: int):
+    def __init__(self, tokens: int, window: int, batch: int, seed: int):
         """`window` is T and `batch` is B over all ranks. Raises `InputError` for fewer than T + 1 tokens."""
         assert window > 0 and batch > 0
-        if len(tokens) <= window:
+        if tokens <= window:
             raise InputError(
-                f"{len(tokens)} tokens are fewer than one window of {window} + 1; give more text or a smaller window"
+                f"{tokens} tokens are fewer than one window of {window} + 1; give more text or a smaller window"
             )
-        self.tokens, self.window, self.seed = tokens, window, seed
-        self.batch_size = batch
-        # The count must not depend on the offset: what is left over is always less than two windows.
-        self.windows_per_epoch = max(1, (len(tokens) - window) // window)
+        self.window, self.batch_size, self.seed = window, batch, seed
+        self.windows_per_epoch = count_windows(tokens, window)
         self.steps_per_epoch = -(-self.windows_per_epoch // batch)
-        self._order = functools.lru_cache(maxsize=2)(self._draw)
-
-    def _draw(self, epoch: int) -> tuple[int, np.ndarray]:
-        """(offset, permutation of the windows) of an epoch."""
-        random = np.random.Generator(np.random.PCG64(branch(self.seed, "windows", epoch)))
-        spare = len(self.tokens) - 1 - self.windows_per_epoch * self.window
-        return int(random.integers(min(self.window, spare + 1))), random.permutation(self.windows_per_epoch)
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> np.ndarray:
         """(B / world, T + 1) int64: the rows of `rank` among the B of `step`; `world` must divide B."""
@@ -43,7 +53,131 @@ class Windows:
         places = range(step * self.batch_size + rank, (step + 1) * self.batch_size, world)
         return np.stack([self._window(*divmod(place, self.windows_per_epoch)) for place in places])
 
+    def passes(self, steps: int) -> dict[str, float]:
+        """How often the first `steps` steps go over each domain; nothing where the loader knows no domains."""
+        return {}
+
+    @abstractmethod
+    def _window(self, epoch: int, place: int) -> np.ndarray:
+        """The window at a place of an epoch, (T + 1,) int64."""
+
+
+class Windows(Batches):
+    """Windows of all tokens alike: each domain comes in proportion to its tokens.
+
+    Each epoch cuts the tokens anew, from a random offset below T, and shuffles the windows; window i holds the tokens
+    [offset + i * T, offset + i * T + T], so that neighbours share one token and each is predicted once.
+    """
+
+    def __init__(self, tokens: np.ndarray, window: int, batch: int, seed: int):
+        super().__init__(len(tokens), window, batch, seed)
+        self.tokens = tokens
+        self._order = functools.lru_cache(maxsize=2)(self._draw)
+
+    def _draw(self, epoch: int) -> tuple[int, np.ndarray]:
+        return draw_cut(len(self.tokens), self.window, branch(self.seed, "windows", epoch))
+
     def _window(self, epoch: int, place: int) -> np.ndarray:
         offset, order = self._order(epoch)
         start = offset + int(order[place]) * self.window
         return self.tokens[start : start + self.window + 1].astype(np.int64)
+
+
+class BalancedWindows(Batches):
+    """Windows of which each domain has a given share, whatever its size.
+
+    An epoch has as many windows as `Windows` makes of the same tokens. Each domain has its share of them, by largest
+    remainder and at least one, at places that are drawn anew for every epoch. A window never holds two domains. A
+    domain is cut and shuffled as `Windows` does it, and the cut is used up, over the ends of epochs, before the next is
+    drawn: no window of a domain comes twice before all of them have come. A domain of at most T tokens is repeated
+    until it fills one window.
+    """
+
+    def __init__(
+        self, tokens: np.ndarray, domains: Mapping[str, np.ndarray], weights: Mapping[str, float],
+        window: int, batch: int, seed: int,
+    ):  # fmt: skip
+        """domains: name -> (R, 2), offset and length of its ranges; weights: name -> its share, up to a factor."""
+        assert domains.keys() == weights.keys()
+        super().__init__(sum(int(ranges[:, 1].sum()) for ranges in domains.values()), window, batch, seed)
+        self.domains = {name: _Domain(tokens, domains[name], window, branch(seed, name)) for name in sorted(domains)}
+        self.slots = apportion([weights[name] for name in self.domains], self.windows_per_epoch)
+        self._list = list(self.domains.values())
+        self._order = functools.lru_cache(maxsize=2)(self._draw)
+
+    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The domain at each place of an epoch, and how many places before it have the same."""
+        random = np.random.Generator(np.random.PCG64(branch(self.seed, "domains", epoch)))
+        domain = random.permutation(np.repeat(np.arange(len(self.slots)), self.slots))
+        earlier = np.empty_like(domain)
+        earlier[np.argsort(domain, kind="stable")] = np.concatenate([np.arange(count) for count in self.slots])
+        return domain, earlier
+
+    def _window(self, epoch: int, place: int) -> np.ndarray:
+        domain, earlier = self._order(epoch)
+        owner = int(domain[place])
+        return self._list[owner].draw(epoch * int(self.slots[owner]) + int(earlier[place]))
+
+    def passes(self, steps: int) -> dict[str, float]:
+        epochs = steps * self.batch_size / self.windows_per_epoch
+        counted = zip(self.domains.items(), self.slots.tolist(), strict=True)
+        return {name: epochs * slots * self.window / domain.size for (name, domain), slots in counted}
+
+
+class _Domain:
+    """One domain's documents, read as if they stood behind one another. Each begins with a start token, so that nobody
+    predicts or looks across a seam.
+    """
+
+    def __init__(self, tokens: np.ndarray, ranges: np.ndarray, window: int, seed: int):
+        self.tokens, self.window, self.seed = tokens, window, seed
+        self.ends = ranges[:, 1].cumsum()
+        self.shift = ranges[:, 0] - (self.ends - ranges[:, 1])
+        self.size = int(self.ends[-1])
+        self.windows = count_windows(self.size, window)
+        self._cut = functools.lru_cache(maxsize=2)(self._draw)
+
+    def _draw(self, number: int) -> tuple[int, np.ndarray]:
+        if self.size <= self.window:
+            return 0, np.zeros(1, dtype=np.int64)
+        return draw_cut(self.size, self.window, branch(self.seed, "windows", number))
+
+    def draw(self, number: int) -> np.ndarray:
+        """The window, (T + 1,), that is the domain's draw `number`, counted from the start of the training."""
+        offset, order = self._cut(number // self.windows)
+        start = offset + int(order[number % self.windows]) * self.window
+        place = np.arange(start, start + self.window + 1) % self.size
+        return self.tokens[place + self.shift[np.searchsorted(self.ends, place, side="right")]].astype(np.int64)
+
+
+def count_windows(tokens: int, window: int) -> int:
+    """Windows of a cut. It must not depend on the offset: what is left over is always less than two windows."""
+    return max(1, (tokens - window) // window)
+
+
+def draw_cut(tokens: int, window: int, seed: int) -> tuple[int, np.ndarray]:
+    """(offset, permutation of the windows) of one cut through more than T tokens."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    windows = count_windows(tokens, window)
+    spare = tokens - 1 - windows * window
+    return int(random.integers(min(window, spare + 1))), random.permutation(windows)
+
+
+def domain_ranges(tokens: "TokenSet") -> dict[str, np.ndarray]:
+    """Domain -> (R, 2) int64: offset and length of its ranges of neighbouring documents, in the order of the tokens."""
+    names = np.array(tokens.documents.column("domain").to_pylist(), dtype=object)
+    offset, length = (tokens.documents.column(name).to_numpy().astype(np.int64) for name in ("offset", "tokens"))
+    first = np.flatnonzero(np.append(True, names[1:] != names[:-1])[: len(names)])
+    ranges = np.stack([offset[first], np.add.reduceat(length, first) if len(first) else length], axis=1)
+    return {name: ranges[names[first] == name] for name in sorted(set(names))}
+
+
+def apportion(weights: list[float], seats: int) -> np.ndarray:
+    """`seats` in proportion to the weights, by largest remainder; nobody goes without one where there are enough."""
+    wanted = np.array(weights) / sum(weights) * seats
+    given = np.floor(wanted).astype(np.int64)
+    given[np.argsort(given - wanted, kind="stable")[: seats - given.sum()]] += 1
+    while seats >= len(given) and not given.all():
+        given[given.argmax()] -= 1
+        given[given.argmin()] += 1
+    return given

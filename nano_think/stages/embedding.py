@@ -49,7 +49,7 @@ class Embedding(TrainingStage):
         bias_V = torch.from_numpy(unigram(tokens.path, "train", about["vocab_size"]))
         model = Embedder(job.embedding.model, job.space.width, bias_V)
         objective = EmbedderObjective(model, about["start_token"])
-        train_tokens = TokenSet.open(tokens.path, "train").tokens
+        train_tokens = TokenSet.open(tokens.path, "train")
         summary = trainer.train(objective, train_tokens, job.embedding.train, self.name)
         head = model.head()
         save_head(out, head)

@@ -63,7 +63,7 @@ class Pretrain(TrainingStage):
         seed_everything(branch(job.seed, "experts", job.kind))
         expert = build_expert(job.kind, job.expert, job.space.width)
         objective = ExpertObjective(expert, load_head(embedding.path), tokens.summary["start_token"])
-        train_tokens = TokenSet.open(tokens.path, "train").tokens
+        train_tokens = TokenSet.open(tokens.path, "train")
         summary = trainer.train(objective, train_tokens, job.train, "experts")
         save_weights(out / WEIGHTS, expert.state_dict())
         return summary | {"parameters": count_parameters(expert), "embedding": embedding.digest}

@@ -63,7 +63,7 @@ class RouterStage(TrainingStage):
         seed_everything(branch(job.seed, self.name))
         model, shape = assemble(job, inputs)
         objective = RouterObjective(model, job.router.expert_dropout, job.router.entropy)
-        routing = TokenSet.open(tokens.path, "router").tokens
+        routing = TokenSet.open(tokens.path, "router")
         budget = min(job.router.train.tokens, max(1, int(job.router.max_epochs * len(routing))))
         summary = trainer.train(objective, routing, replace(job.router.train, tokens=budget), self.name)
         save_mixture(out, model, shape)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -20,7 +19,8 @@ from nano_think.core.device import pick_device, pick_dtype, set_up
 from nano_think.core.files import write_json
 from nano_think.core.process import accelerate_command, child_environment, run_child
 from nano_think.core.rng import branch
-from nano_think.data.loader import Windows
+from nano_think.data.loader import open_windows
+from nano_think.data.tokens import TokenSet
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.space import Job
 from nano_think.stages.stage import WORK, Context, Inputs, Stage
@@ -83,13 +83,15 @@ class Trainer:
         self.compute = set_up(job.compute, self.accelerator.device)
         self._log({"event": "compute", **self.compute})
 
-    def train(self, objective: nn.Module, tokens: np.ndarray, config: TrainConfig, branch_name: str) -> dict[str, Any]:
+    def train(self, objective: nn.Module, tokens: TokenSet, config: TrainConfig, branch_name: str) -> dict[str, Any]:
         """Train on windows of `tokens`; the summary of the training, with its curve in `curve.json`."""
         seed = branch(self.job.seed, branch_name, "windows")
-        windows = Windows(tokens, self.job.space.window, config.batch, seed)
+        balance = (config.balance, config.balance_temperature)
+        windows = open_windows(tokens, self.job.space.window, config.batch, seed, *balance)
         figures = train(objective, windows, config, self.accelerator, self.work, self.log)
-        epochs = figures["tokens"] / max(1, len(tokens))
-        return {"training": figures, "epochs": round(epochs, 3), "compute": self.compute}
+        epochs = {"epochs": round(figures["tokens"] / max(1, len(tokens)), 3)}
+        passes = {name: round(count, 3) for name, count in windows.passes(figures["steps"]).items()}
+        return {"training": figures, **epochs, "passes": passes, "compute": self.compute}
 
     def log(self, event: dict[str, Any]) -> None:
         if event["event"] == "step":

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nano_think.core import interrupts
 from nano_think.core.config import Config
 from nano_think.core.errors import DivergedError, UsageError
+from nano_think.data.loader import Balance, Batches
 from nano_think.training.checkpoint import load_checkpoint, save_checkpoint
 from nano_think.training.optim import OptimConfig, build_optimizers, rate_at, set_rate
 
@@ -37,6 +38,11 @@ class TrainConfig(Config):
     """Training budget (tokens)."""
     batch: int = 8
     """Windows per step, over all processes (windows)."""
+    balance: Balance = "proportional"
+    """How the windows are shared out among the domains: as the tokens are ("proportional"), the same number to each
+    ("equal"), or in proportion to tokens^(1 / balance_temperature) ("temperature")."""
+    balance_temperature: float = 2.0
+    """Only for balance "temperature": 1 is proportional to the tokens, larger ones come nearer to equal (a number)."""
     optim: OptimConfig = OptimConfig()
     """Optimiser and schedule."""
     save_every: float = 30.0
@@ -48,18 +54,12 @@ class TrainConfig(Config):
         for name in ("tokens", "batch", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+        if not self.balance_temperature > 0:
+            raise ValueError(f"balance_temperature: wanted more than 0, got {self.balance_temperature}")
 
     def steps(self, window: int) -> int:
         """Optimiser steps that the budget makes with windows of `window` tokens; at least one."""
         return max(1, round(self.tokens / (self.batch * window)))
-
-
-class Batches(Protocol):
-    """Windows of token ids as a pure function of the step: (B / world, T + 1) for each of `world` processes."""
-
-    window: int
-
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> np.ndarray: ...
 
 
 def seed_everything(seed: int) -> None:

@@ -201,3 +201,8 @@ def test_budget_makes_steps():
 def test_nothing_to_do_is_refused(field: str):
     with pytest.raises(ValueError, match=f"{field}: wanted at least 1, got 0"):
         TrainConfig(**{field: 0})
+
+
+def test_a_temperature_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="balance_temperature: wanted more than 0, got 0"):
+        TrainConfig(balance_temperature=0)
