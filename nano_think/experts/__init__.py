@@ -6,13 +6,15 @@ B batch, T tokens, D model width
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from nano_think.core.config import Config
 from nano_think.core.registry import Registry
 from nano_think.heads.language import LanguageHead
+from nano_think.nn.cache import Span
 from nano_think.nn.documents import number_documents
 
 EXPERTS: "Registry[type[Expert]]" = Registry("expert", "nano_think.experts")
@@ -39,12 +41,23 @@ class Expert(nn.Module):
 
     `forward(x_BTD, documents_BT)` returns h, (B, T, D); h[:, t] speaks of token t + 1 and depends on the tokens 0 to t
     of its own document alone (`documents_BT` numbers them). Subclasses set `Config` and take (config, width).
+
+    `start` and `extend` are `forward` in pieces, behind a cache: an expert that brings none of its own is computed anew
+    over everything read so far.
     """
 
     Config: ClassVar[type[ExpertConfig]]
 
     def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
         raise AssertionError(f"{type(self).__name__} has no forward")
+
+    def start(self, batch: int, capacity: int) -> Any:
+        """An empty cache for `batch` rows of at most `capacity` tokens, to be given to `extend` alone."""
+        return Replay()
+
+    def extend(self, x_BTD: Tensor, span: Span, cache: Any) -> Tensor:
+        """What `forward` over all that the cache has read would give for the T new tokens, (B, T, D)."""
+        return cache.extend(self, x_BTD, span)
 
     def losses(self, tokens_BT1: Tensor, start_token: int, head: LanguageHead) -> dict[str, Tensor]:
         """The named terms of the training loss, in nats per token, already weighted: they are summed.
@@ -54,6 +67,17 @@ class Expert(nn.Module):
         inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
         hidden_BTD = self(head.embed(inputs_BT), number_documents(inputs_BT, start_token))
         return {"next_token": masked_mean(head.nll(hidden_BTD, targets_BT), targets_BT != start_token)}
+
+
+class Replay:
+    """The cache that saves nothing, and the plain twin of all others: inputs, read again from the first."""
+
+    def __init__(self) -> None:
+        self.x_BSD: Tensor | None = None
+
+    def extend(self, expert: Expert, x_BTD: Tensor, span: Span) -> Tensor:
+        self.x_BSD = x_BTD if self.x_BSD is None else torch.cat([self.x_BSD, x_BTD], dim=1)
+        return expert(self.x_BSD, span.documents_BS)[:, span.first :]
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

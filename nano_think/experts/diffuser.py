@@ -20,9 +20,12 @@ from nano_think.experts import EXPERTS, Expert, ExpertConfig, masked_mean
 from nano_think.heads.language import LanguageHead
 from nano_think.nn.attention import Attend, attend_where
 from nano_think.nn.block import Block
+from nano_think.nn.cache import AttendCached, KeyValues, Span
 from nano_think.nn.documents import causal_mask, number_documents, same_document
 from nano_think.nn.linear import linear
-from nano_think.nn.rope import Rope
+from nano_think.nn.rope import Rope, between
+
+MARGIN = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +92,27 @@ class Diffuser(Expert):
         query = Noise(torch.zeros_like(x_BTD), level_BT, torch.ones_like(level_BT, dtype=torch.bool), block_T)
         return self.denoise(x_BTD, documents_BT, query)
 
+    def start(self, batch: int, capacity: int) -> "DiffuserCache":
+        code_2C = torch.stack([self.code.clean, self.code.query])
+        rope = self.rope(torch.arange(capacity + MARGIN, device=code_2C.device))
+        return DiffuserCache(
+            rope=rope,
+            layers=[KeyValues(capacity, MARGIN) for _ in self.blocks],
+            scales=[scale(code_2C) for scale in self.scales],
+        )
+
+    def extend(self, x_BTD: Tensor, span: Span, cache: "DiffuserCache") -> Tensor:
+        """Query mode: of the rows [clean; query], the clean ones stay in the cache and the queries are answered."""
+        B, T, D = x_BTD.shape
+        clean, query = between(cache.rope, span.first, span.end), between(cache.rope, span.first + 1, span.end + 1)
+        rope = torch.cat([clean[0], query[0]]), torch.cat([clean[1], query[1]])
+        x_BRD = torch.cat([x_BTD, x_BTD.new_zeros(B, T, D)], dim=1)
+        span = with_queries(span)
+        for block, layer, scale_2E in zip(self.blocks, cache.layers, cache.scales, strict=True):
+            scale_RE = scale_2E.repeat_interleave(T, dim=0) if T > 1 else scale_2E
+            x_BRD = block(x_BRD, rope, AttendCached(layer, span), scale_RE.chunk(2, dim=-1))
+        return self.out(self.norm(x_BRD[:, T:]))
+
     def denoise(self, x_BTD: Tensor, documents_BT: Tensor, noise: Noise) -> Tensor:
         """Hidden states of the noisy rows, (B, T, D), without the skip term; row t stands for token t + 1."""
         T = x_BTD.shape[1]
@@ -135,6 +159,16 @@ class Diffuser(Expert):
         return Noise(z_BTD.masked_fill(query_BT[..., None], 0.0), log_snr_BT, query_BT, block_T)
 
 
+class DiffuserCache(NamedTuple):
+    """Rotations of all positions; keys and values of clean rows by layer, whatever block is asked next; the scales
+    of clean rows and of queries by layer, (2, 2 D).
+    """
+
+    rope: tuple[Tensor, Tensor]
+    layers: list[KeyValues]
+    scales: list[Tensor]
+
+
 class NoiseCode(nn.Module):
     """A code per row: one learned vector for clean rows, one for queries, Fourier features of log-SNR for the rest."""
 
@@ -178,6 +212,16 @@ def attend_doubled(clean_BNTT: Tensor, noisy_BNTS: Tensor) -> Attend:
         return torch.cat([clean, attend_noisy(q[:, :, T:], k, v)], dim=2)
 
     return attend
+
+
+def with_queries(span: Span) -> Span:
+    """The span of [clean; query] for T new tokens: query t sees what clean row t sees, and itself."""
+    T = span.end - span.first
+    hidden_TT = torch.full((T, T), float("-inf"), device=span.bias_BNTS.device)
+    own_RT = torch.cat([hidden_TT, hidden_TT.clone().fill_diagonal_(0.0)])
+    seen_BNRS = torch.cat([span.bias_BNTS, span.bias_BNTS], dim=2)
+    bias_BNRS = torch.cat([seen_BNRS, own_RT.expand(len(seen_BNRS), 1, -1, -1)], dim=-1)
+    return Span(span.first, span.documents_BS, bias_BNRS)
 
 
 def noise_window(vocabulary: int, width: int) -> tuple[float, float]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from nano_think.experts import EXPERTS, Expert, ExpertConfig
+from nano_think.nn.cache import Span
 from nano_think.nn.linear import linear
-from nano_think.nn.ssm import StateSpaceMixer
+from nano_think.nn.ssm import ScanState, StateSpaceMixer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,4 +47,12 @@ class StateSpace(Expert):
     def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
         for norm, mixer in zip(self.norms, self.mixers, strict=True):
             x_BTD = x_BTD + self.dropout(mixer(norm(x_BTD), documents_BT))
+        return self.out(self.norm(x_BTD))
+
+    def start(self, batch: int, capacity: int) -> list[ScanState]:
+        return [ScanState() for _ in self.mixers]
+
+    def extend(self, x_BTD: Tensor, span: Span, cache: list[ScanState]) -> Tensor:
+        for norm, mixer, state in zip(self.norms, self.mixers, cache, strict=True):
+            x_BTD = x_BTD + mixer.extend(norm(x_BTD), span, state)  # type: ignore[operator]
         return self.out(self.norm(x_BTD))

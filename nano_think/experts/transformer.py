@@ -4,6 +4,7 @@ B batch, T tokens, D model width
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from nano_think.experts import EXPERTS, Expert, ExpertConfig
 from nano_think.nn.attention import attend_where
 from nano_think.nn.block import Block
+from nano_think.nn.cache import AttendCached, KeyValues, Span
 from nano_think.nn.documents import causal_mask
 from nano_think.nn.linear import linear
-from nano_think.nn.rope import Rope
+from nano_think.nn.rope import Rope, between
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,3 +51,20 @@ class Transformer(Expert):
         for block in self.blocks:
             x_BTD = block(x_BTD, rope, attend)
         return self.out(self.norm(x_BTD))
+
+    def start(self, batch: int, capacity: int) -> "TransformerCache":
+        rope = self.rope(torch.arange(capacity, device=self.rope.frequency.device))
+        return TransformerCache(rope, [KeyValues(capacity) for _ in self.blocks])
+
+    def extend(self, x_BTD: Tensor, span: Span, cache: "TransformerCache") -> Tensor:
+        rope = between(cache.rope, span.first, span.end)
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            x_BTD = block(x_BTD, rope, AttendCached(layer, span))
+        return self.out(self.norm(x_BTD))
+
+
+class TransformerCache(NamedTuple):
+    """Rotations of all positions, and keys and values by layer."""
+
+    rope: tuple[Tensor, Tensor]
+    layers: list[KeyValues]

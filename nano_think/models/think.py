@@ -3,8 +3,9 @@
 B batch, T tokens, D model width, K experts
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from nano_think.experts import Expert
 from nano_think.heads.language import LanguageHead
 from nano_think.nn.attention import attend_where
 from nano_think.nn.blend import Blend, BlendKind
+from nano_think.nn.cache import RunningMean, Span, Timeline
 from nano_think.nn.documents import causal_mask, number_documents
-from nano_think.nn.mla import LatentAttention
+from nano_think.nn.mla import LatentAttention, LatentCache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +64,30 @@ class Router(nn.Module):
         weights_BTK = self.blend.weights(context_BTD, streams_BTKD, documents_BT, dropped_BK)
         return self.blend.fuse(weights_BTK, streams_BTKD), weights_BTK
 
+    def start(self, capacity: int) -> "RouterCache":
+        return RouterCache(self.attention.start(capacity), RunningMean())
+
+    def extend(self, x_BTD: Tensor, streams_BTKD: Tensor, span: Span, cache: "RouterCache") -> tuple[Tensor, Tensor]:
+        """`forward` for new tokens behind a cache."""
+        context_BTD = x_BTD + self.attention.extend(self.norm(x_BTD), span, cache.latents)
+        weights_BTK = self.blend.extend(context_BTD, streams_BTKD, span, cache.mean)
+        return self.blend.fuse(weights_BTK, streams_BTKD), weights_BTK
+
+
+class RouterCache(NamedTuple):
+    """What the router keeps: a row of latents per token, and the sum that a running mean needs."""
+
+    latents: LatentCache
+    mean: RunningMean
+
+
+class Cache(NamedTuple):
+    """What the mixture keeps of what it has read: the documents, each expert's cache, the router's."""
+
+    timeline: Timeline
+    experts: dict[str, Any]
+    router: RouterCache
+
 
 class NanoThink(nn.Module):
     """A mixture of experts of different kinds over one frozen embedding; tokens (B, T) -> `Routed`.
@@ -95,3 +121,26 @@ class NanoThink(nn.Module):
         streams_BTKD = self.streams(x_BTD, documents_BT)
         hidden_BTD, weights_BTK = self.router(x_BTD, streams_BTKD, documents_BT, dropped_BK)
         return Routed(hidden_BTD, weights_BTK, streams_BTKD)
+
+    def start(self, batch: int, capacity: int) -> Cache:
+        """An empty cache for `batch` rows of at most `capacity` tokens."""
+        experts = {name: expert.start(batch, capacity) for name, expert in self._experts()}
+        return Cache(Timeline(batch, capacity, self.head.table.device), experts, self.router.start(capacity))
+
+    @torch.no_grad()
+    def extend(self, tokens_BT: Tensor, cache: Cache, documents_BT: Tensor | None = None) -> Routed:
+        """What `forward` over all that the cache has read would give for T new tokens.
+
+        Without `documents_BT`, a start token begins a new document; `pad_left` makes those of rows of different
+        lengths.
+        """
+        if documents_BT is None:
+            documents_BT = cache.timeline.number(tokens_BT, self.start_token)
+        span = cache.timeline.append(documents_BT)
+        x_BTD = self.head.embed(tokens_BT)
+        streams = [expert.extend(x_BTD, span, cache.experts[name]) for name, expert in self._experts()]
+        streams_BTKD = torch.stack(streams, dim=2)
+        return Routed(*self.router.extend(x_BTD, streams_BTKD, span, cache.router), streams_BTKD)
+
+    def _experts(self) -> Iterable[tuple[str, Expert]]:
+        return self.experts.items()  # type: ignore[return-value]

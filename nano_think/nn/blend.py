@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from nano_think.nn.cache import RunningMean, Span
 from nano_think.nn.documents import running_mean
 from nano_think.nn.linear import linear
 
@@ -39,9 +40,16 @@ class Blend(nn.Module):
         self, context_BTD: Tensor, streams_BTKD: Tensor, documents_BT: Tensor, dropped_BK: Tensor | None = None
     ) -> Tensor:
         """The weights, (B, T, K): not negative, summing to 1 in fp32. `dropped_BK` is True for streams left out."""
+        pooled_BTD = running_mean(context_BTD, documents_BT) if self.kind == "mean" else context_BTD
+        return self._weights(pooled_BTD, streams_BTKD, dropped_BK)
+
+    def extend(self, context_BTD: Tensor, streams_BTKD: Tensor, span: Span, cache: RunningMean) -> Tensor:
+        """The weights of new tokens, (B, T, K), of which only the kind "mean" asks what came before."""
+        pooled_BTD = cache.extend(context_BTD, span) if self.kind == "mean" else context_BTD
+        return self._weights(pooled_BTD, streams_BTKD, None)
+
+    def _weights(self, context_BTD: Tensor, streams_BTKD: Tensor, dropped_BK: Tensor | None) -> Tensor:
         logits_BTK = self.bias.expand(*context_BTD.shape[:2], -1)
-        if self.kind == "mean":
-            context_BTD = running_mean(context_BTD, documents_BT)
         if self.kind != "static":
             logits_BTK = logits_BTK + self.read_context(self.norm_context(context_BTD.float()))
         if self.kind == "expert":

@@ -33,13 +33,16 @@ def document_starts(documents_BT: Tensor) -> Tensor:
     return torch.where(new_BT, index_T, 0).cummax(dim=1).values
 
 
+def running_sum(x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
+    """Sum over each document so far, in fp32, (B, T, D)."""
+    total_BTD = x_BTD.float().cumsum(dim=1)
+    before_BTD = torch.cat([torch.zeros_like(total_BTD[:, :1]), total_BTD[:, :-1]], dim=1)
+    return total_BTD - before_BTD.gather(1, document_starts(documents_BT)[:, :, None].expand_as(before_BTD))
+
+
 def running_mean(x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
     """Mean over each document so far, (B, T, D): the causal form of a mean pool, whose last value is the pool
     itself.
     """
-    start_BT = document_starts(documents_BT)
-    total_BTD = x_BTD.float().cumsum(dim=1)
-    before_BTD = torch.cat([torch.zeros_like(total_BTD[:, :1]), total_BTD[:, :-1]], dim=1)
-    before_BTD = before_BTD.gather(1, start_BT[:, :, None].expand_as(before_BTD))
-    count_BT = torch.arange(1, x_BTD.shape[1] + 1, device=x_BTD.device) - start_BT
-    return ((total_BTD - before_BTD) / count_BT[:, :, None]).to(x_BTD.dtype)
+    count_BT = torch.arange(1, x_BTD.shape[1] + 1, device=x_BTD.device) - document_starts(documents_BT)
+    return (running_sum(x_BTD, documents_BT) / count_BT[:, :, None]).to(x_BTD.dtype)

@@ -5,10 +5,12 @@ B batch, T tokens, D model width, N heads, H head width, R rotated width, K late
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from nano_think.nn.attention import Attend
+from nano_think.nn.cache import Span
 from nano_think.nn.linear import linear
-from nano_think.nn.rope import Rope, rotate
+from nano_think.nn.rope import Rope, between, rotate
 
 
 class LatentAttention(nn.Module):
@@ -43,3 +45,43 @@ class LatentAttention(nn.Module):
         k = torch.cat([k_content, k_position], dim=-1)
         o_BNTH = attend(q, k, v)
         return self.out(o_BNTH.transpose(1, 2).flatten(2))
+
+    def start(self, capacity: int) -> "LatentCache":
+        return LatentCache(capacity, self.rope(torch.arange(capacity, device=self.rope.frequency.device)))
+
+    def extend(self, u_BTD: Tensor, span: Span, cache: "LatentCache") -> Tensor:
+        """The same for new tokens behind a cache, without ever making a key or a value, (B, T, D).
+
+        W_uk moves to the query and W_uv behind the sum ("absorbed", DeepSeek-V2, section 2.1.2): q^C (W_uk c) =
+        (W_uk^T q^C) c and sum_s a_s W_uv c_s = W_uv sum_s a_s c_s. All heads then read one row [c ; RoPE(k^R)] per
+        token, as the queries of a single head would.
+        """
+        rope = between(cache.rope, span.first, span.end)
+        q = self.query(u_BTD).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        q_content, q_position = q.split([self.head, self.rotated], dim=-1)
+        latent, k_position = self.down(u_BTD).split([self.latent, self.rotated], dim=-1)
+        row_BTK = torch.cat([self.norm(latent.float()).to(u_BTD.dtype), rotate(k_position, rope)], dim=-1)
+        up_k_NHK, up_v_NHK = self.up.weight.view(self.n_heads, 2, self.head, self.latent).unbind(1)
+        q = torch.cat([q_content @ up_k_NHK, rotate(q_position, rope)], dim=-1)
+        a_BNTK = cache.attend(q, row_BTK, span, (self.head + self.rotated) ** -0.5)[..., : self.latent]
+        return self.out((a_BNTK @ up_v_NHK.transpose(1, 2)).transpose(1, 2).flatten(2))
+
+
+class LatentCache:
+    """One row of K + R numbers per token: the normalised latent and the rotated key that all heads share."""
+
+    def __init__(self, capacity: int, rope: tuple[Tensor, Tensor]):
+        self.capacity, self.rope = capacity, rope
+        self.rows: Tensor | None = None
+
+    def attend(self, q_BNTK: Tensor, row_BTK: Tensor, span: Span, scale: float) -> Tensor:
+        """Keep the new rows; sum of all visible rows, weighted by softmax(scale * q row), (B, N, T, K)."""
+        if self.rows is None:
+            self.rows = row_BTK.new_empty(len(row_BTK), self.capacity, row_BTK.shape[-1])
+        self.rows[:, span.first : span.end] = row_BTK
+        rows_B1SK, bias_BNTS = self.rows[:, None, : span.end], span.bias_BNTS.to(q_BNTK.dtype)
+        # Heads become queries: the rows are then read once for all of them, and never copied per head.
+        q_B1QK, N = q_BNTK.flatten(1, 2)[:, None], q_BNTK.shape[1]
+        bias_B1QS = bias_BNTS.expand(-1, N, -1, -1).flatten(1, 2)[:, None] if q_BNTK.shape[2] > 1 else bias_BNTS
+        o_B1QK = scaled_dot_product_attention(q_B1QK, rows_B1SK, rows_B1SK, attn_mask=bias_B1QS, scale=scale)
+        return o_B1QK[:, 0].unflatten(1, (N, -1))

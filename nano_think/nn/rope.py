@@ -25,6 +25,11 @@ class Rope(nn.Module):
         return angle.cos(), angle.sin()
 
 
+def between(rope: tuple[Tensor, Tensor], first: int, end: int) -> tuple[Tensor, Tensor]:
+    """The rotations of the positions from `first` up to `end`."""
+    return rope[0][first:end], rope[1][first:end]
+
+
 def rotate(x_BNTH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     """Turn the pair (first half, second half) of every channel by its position's angle; shape unchanged."""
     cos, sin = (part.to(x_BNTH.dtype) for part in rope)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu, softplus
 
+from nano_think.nn.cache import Span
 from nano_think.nn.linear import linear
 
 
@@ -36,23 +37,42 @@ def scan_in_chunks(
 
     Exponents are differences of cumulative log decays and never positive, so nothing overflows however large dt is.
     """
+    state = x.new_zeros(x.shape[0], *x.shape[2:], B.shape[-1])
+    return scan_on(state, documents[:, 0], x, dt, A, B, C, documents, chunk)[0]
+
+
+def scan_on(
+    state: Tensor, last: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, documents: Tensor, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """`scan_in_chunks` behind tokens that left `state`, (B, G, P, N), the last of document `last`, (B): y and the state
+    after it.
+    """
     T = x.shape[1]
     fill = -T % chunk
     if fill:
+        # Steps of no length of the open document: they change no state.
         x, dt, B, C = (pad(v, (0, 0) * (v.dim() - 2) + (0, fill)) for v in (x, dt, B, C))
-        documents = pad(documents, (0, fill), value=-1)
+        documents = torch.cat([documents, documents[:, -1:].expand(-1, fill)], dim=1)
     x, dt, B, C, documents = (v.unflatten(1, (-1, chunk)) for v in (x, dt, B, C, documents))
     log_decay_BCLG = (dt * A).cumsum(dim=2)
     xdt = x * dt[..., None]
 
     y = _within_chunks(xdt, log_decay_BCLG, B, C, documents)
-    state = x.new_zeros(x.shape[0], *x.shape[3:], B.shape[-1])
     carried = []
     for c in range(x.shape[1]):
-        last = documents[:, c - 1, -1] if c else torch.full_like(documents[:, 0, 0], -2)
         carried.append(_read_state(state, log_decay_BCLG[:, c], C[:, c], documents[:, c] == last[:, None]))
         state = _pass_state(state, xdt[:, c], log_decay_BCLG[:, c], B[:, c], documents[:, c], last)
-    return (y + torch.stack(carried, dim=1)).flatten(1, 2)[:, :T]
+        last = documents[:, c, -1]
+    return (y + torch.stack(carried, dim=1)).flatten(1, 2)[:, :T], state
+
+
+def scan_one(
+    state: Tensor, same: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One step of the recurrence: x (B, G, P), dt (B, G), B and C (B, N), same (B, 1) -> y (B, G, P) and the state."""
+    decay_BG = torch.exp(dt * A) * same
+    state = decay_BG[..., None, None] * state + (dt[..., None] * x)[..., None] * B[:, None, None, :]
+    return (state @ C[:, None, :, None]).squeeze(-1), state
 
 
 def _within_chunks(xdt: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, documents: Tensor) -> Tensor:
@@ -123,12 +143,52 @@ class StateSpaceMixer(nn.Module):
         self.out = linear(inner, width, zero=True)
 
     def forward(self, u_BTD: Tensor, documents_BT: Tensor) -> Tensor:
-        gate, xBC, dt = self.project(u_BTD).split([self.inner, self.inner + 2 * self.n_state, len(self.skip)], dim=-1)
-        xBC = silu(self.conv(xBC, documents_BT)).float()
-        x, B, C = xBC.split([self.inner, self.n_state, self.n_state], dim=-1)
-        x_BTGP = x.unflatten(-1, (-1, self.head_width))
-        dt_BTG = softplus(dt.float() + self.dt_bias)
+        gate, xBC, dt = self._project(u_BTD)
+        x_BTGP, B, C = self._select(self.conv(xBC, documents_BT))
         with torch.autocast(u_BTD.device.type, enabled=False):
-            y_BTGP = scan_in_chunks(x_BTGP, dt_BTG, -self.log_A.exp(), B, C, documents_BT, self.chunk)
+            y_BTGP = scan_in_chunks(x_BTGP, dt, -self.log_A.exp(), B, C, documents_BT, self.chunk)
+        return self._finish(y_BTGP, x_BTGP, gate)
+
+    def extend(self, u_BTD: Tensor, span: Span, cache: "ScanState") -> Tensor:
+        """The same for new tokens behind what the state has read, (B, T, D)."""
+        gate, xBC, dt = self._project(u_BTD)
+        x_BTGP, B, C = self._select(cache.convolve(self.conv, xBC, span))
+        if cache.state_BGPN is None:
+            cache.state_BGPN = x_BTGP.new_zeros(*x_BTGP[:, 0].shape, self.n_state)
+        last_B, A = span.documents_BS[:, max(0, span.first - 1)], -self.log_A.exp()
+        with torch.autocast(u_BTD.device.type, enabled=False):
+            if u_BTD.shape[1] == 1:
+                same_B1 = span.documents_BT == last_B[:, None]
+                values = (x_BTGP[:, 0], dt[:, 0], A, B[:, 0], C[:, 0])
+                y, cache.state_BGPN = scan_one(cache.state_BGPN, same_B1, *values)
+                y = y[:, None]
+            else:
+                values = (x_BTGP, dt, A, B, C)
+                y, cache.state_BGPN = scan_on(cache.state_BGPN, last_B, *values, span.documents_BT, self.chunk)
+        return self._finish(y, x_BTGP, gate)
+
+    def _project(self, u_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        gate, xBC, dt = self.project(u_BTD).split([self.inner, self.inner + 2 * self.n_state, len(self.skip)], dim=-1)
+        return gate, xBC, softplus(dt.float() + self.dt_bias)
+
+    def _select(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, B, C = silu(xBC).float().split([self.inner, self.n_state, self.n_state], dim=-1)
+        return x.unflatten(-1, (-1, self.head_width)), B, C
+
+    def _finish(self, y_BTGP: Tensor, x_BTGP: Tensor, gate: Tensor) -> Tensor:
         y_BTI = (y_BTGP + self.skip[:, None] * x_BTGP).flatten(2)
         return self.out(self.norm(y_BTI * silu(gate)))
+
+
+class ScanState:
+    """What one mixer keeps of everything it has read: the last inputs of its convolution, and the state of its scan."""
+
+    def __init__(self) -> None:
+        self.tail_BTI: Tensor | None = None
+        self.state_BGPN: Tensor | None = None
+
+    def convolve(self, conv: CausalConv, x_BTI: Tensor, span: Span) -> Tensor:
+        """The convolution at the new tokens, whose first ones still see the last tokens read before, (B, T, I)."""
+        x = x_BTI if self.tail_BTI is None else torch.cat([self.tail_BTI, x_BTI], dim=1)
+        self.tail_BTI = x[:, max(0, x.shape[1] - len(conv.weight) + 1) :]
+        return conv(x, span.documents_BS[:, -x.shape[1] :])[:, -x_BTI.shape[1] :]

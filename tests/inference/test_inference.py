@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nano_think.inference import engine
 from nano_think.inference.detokenizer import StreamDecoder
-from nano_think.inference.engine import generate
+from nano_think.inference.engine import context_start, generate
 from nano_think.inference.sampling import SamplingConfig, distribution, draw
 from nano_think.models.think import NanoThink
 from tests.tiny import START, few, tiny_mixture
@@ -108,12 +109,12 @@ def test_a_new_document_ends_the_text():
 
 
 def test_greedy_text_is_the_best_token_each_time_with_its_weights():
-    """Every step sees the last `window` tokens and no more, and reports the weights that it was predicted with."""
+    """Every step is the model's answer to the whole context, and reports the weights that it was predicted with."""
     model, tokens, window = never_ending(tiny_mixture()), [START, 3, 4], 5
     steps = list(generate(model, tokens, window, 9, SamplingConfig(temperature=0.0)))
     for step in steps:
         with torch.no_grad():
-            routed = model(torch.tensor([tokens[-window:]]))
+            routed = model(torch.tensor([tokens[context_start(len(tokens), window) :]]))
         assert step.token == int(model.head.logits(routed.hidden[0, -1]).argmax())
         assert step.weights == pytest.approx(routed.weights[0, -1].tolist(), abs=1e-6)
         assert sum(step.weights) == pytest.approx(1.0, abs=1e-5)
@@ -121,12 +122,29 @@ def test_greedy_text_is_the_best_token_each_time_with_its_weights():
     assert len(steps) == 9
 
 
-def test_model_never_gets_more_than_the_window(monkeypatch: pytest.MonkeyPatch):
-    model, lengths = never_ending(tiny_mixture()), []
-    forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda tokens: lengths.append(tokens.shape[1]) or forward(tokens))
-    text(model, window=6, most=8)
-    assert lengths == [3, 4, 5, 6, 6, 6, 6, 6]
+@few(60)
+@given(length=st.integers(1, 400), window=st.integers(2, 70))
+def test_context_is_from_half_a_window_to_a_whole_one(length: int, window: int):
+    """All of a text that fits; else more than half a window, and it begins anew once per half window at most."""
+    first = context_start(length, window)
+    assert first == 0 if length <= window else window // 2 < length - first <= window
+    assert context_start(length + 1, window) - first in (0, window - window // 2)
+
+
+def test_each_token_is_read_once_until_the_window_is_full(monkeypatch: pytest.MonkeyPatch):
+    model, pieces = never_ending(tiny_mixture()), []
+    extend = model.extend
+    monkeypatch.setattr(model, "extend", lambda t, cache: pieces.append(t.shape[1]) or extend(t, cache))
+    assert len(text(model, window=6, most=9)) == 9
+    assert pieces == [3, 1, 1, 1, 4, 1, 1, 4, 1]
+
+
+def test_a_long_prompt_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch):
+    """However the prompt is cut, the text is the same."""
+    model, prompt, sampling = never_ending(tiny_mixture()), [START, *range(40)], SamplingConfig(temperature=0.0)
+    whole = [step.token for step in generate(model, prompt, 64, 20, sampling)]
+    monkeypatch.setattr(engine, "PIECE", 7)
+    assert [step.token for step in generate(model, prompt, 64, 20, sampling)] == whole
 
 
 def test_text_comes_token_by_token():
