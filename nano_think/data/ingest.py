@@ -15,7 +15,7 @@ from nano_think.data.clean import SPLITS, Cleaner, choice_order, split_of_digest
 from nano_think.data.document import Document
 from nano_think.data.shards import DocumentWriter, read_documents
 from nano_think.data.source import MAX_DOC_BYTES, BadLines, Reading, Source, ask_all
-from nano_think.data.sources import resolve
+from nano_think.data.stand_ins import settle
 
 __all__ = ["IngestConfig", "fingerprint", "ingest", "read_documents"]
 
@@ -30,6 +30,9 @@ class IngestConfig(Config):
     sources: tuple[str, ...] = ("starter",)
     """Sources: names, the groups 'starter' (no network) and 'seven' (the design's datasets, from the Hugging Face hub),
     'jsonl:GLOB' or 'text:GLOB' for files of your own."""
+    offline_ok: bool = False
+    """Where a dataset of the hub cannot be reached, read the source on this machine that stands in for it, or go on
+    without it; the report tells."""
     max_bytes_per_source: int | None = None
     """Bytes of text kept of each source, chosen by hash over the whole of it; none = all."""
     min_chars: int = 1
@@ -72,7 +75,8 @@ def ignore(_: str) -> None:
 
 def fingerprint(config: IngestConfig) -> list[dict[str, str]]:
     """What the result depends on beside the configuration: each source's name and origin (version or sha256)."""
-    return [{"name": source.name, "origin": source.origin} for source in resolve(config.sources, config.reading)]
+    settled = settle(config.sources, config.reading, config.offline_ok)
+    return [{"name": source.name, "origin": source.origin} for source in settled.sources]
 
 
 def ingest(config: IngestConfig, out: Path, note: Callable[[str], None] = ignore) -> dict[str, Any]:
@@ -81,8 +85,10 @@ def ingest(config: IngestConfig, out: Path, note: Callable[[str], None] = ignore
     The same configuration and the same sources give the same bytes. Raises `InputError` for what cannot be read and
     when no document is left; all sources that cannot be reached are named at once, before anything is written.
     """
-    sources = resolve(config.sources, config.reading)
-    ask_all(sources, lambda source: source.check())
+    settled = settle(config.sources, config.reading, config.offline_ok)
+    ask_all(settled.sources, lambda source: source.check())
+    for one in settled.absent:
+        note(one.told)
     cleaner = Cleaner(min_chars=config.min_chars, max_doc_bytes=config.max_doc_bytes)
     with storage(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -92,7 +98,7 @@ def ingest(config: IngestConfig, out: Path, note: Callable[[str], None] = ignore
     rows = []
     with contextlib.ExitStack() as stack:
         writers = {split: stack.enter_context(DocumentWriter(out, split)) for split in SPLITS}
-        for source in sources:
+        for source in settled.sources:
             kept = Tally()
             for document, digest in _kept(source, cleaner, config.max_bytes_per_source):
                 split, size = split_of_digest(digest, config.fractions), len(document.text.encode())
@@ -100,11 +106,12 @@ def ingest(config: IngestConfig, out: Path, note: Callable[[str], None] = ignore
                 tallies[split].add(document, size)
                 kept.add(document, size)
             cleaner.counts["bad_lines"] += source.skipped.total()
-            rows.append(_describe(source) | kept.total)
+            rows.append(_describe(source) | settled.role(source) | kept.total)
             note(f"{source.name}: {kept.total['documents']:,} documents, {kept.total['bytes'] / 1e6:.2f} MB")
     cleaning = _cleaning(cleaner.counts, tallies)
     return {
         "sources": rows,
+        "left_out": settled.left_out,
         "splits": {split: tally.summary() for split, tally in tallies.items()},
         "cleaning": cleaning,
         "shards": [shard for writer in writers.values() for shard in writer.shards],

@@ -10,7 +10,7 @@ from nano_think.core.config import flatten, to_dict
 from nano_think.core.errors import StorageError, storage
 from nano_think.core.files import lock
 from nano_think.core.progress import choose_progress
-from nano_think.data.sources import resolve
+from nano_think.data.stand_ins import settle
 from nano_think.stages import process
 from nano_think.stages.artifact import Artifact, write_latest
 from nano_think.stages.pipeline import PipelineConfig
@@ -52,7 +52,7 @@ def _figures(results: Mapping) -> Iterator[tuple[str, float]]:
 
 def check(root: Path, config: PipelineConfig) -> None:
     """Refuse at once what the run would refuse later: sources that are not there, a root in use or not writable."""
-    resolve(config.ingest.sources, config.ingest.reading)
+    settle(config.ingest.sources, config.ingest.reading, config.ingest.offline_ok)
     with _hold(root):
         free = shutil.disk_usage(root).free
     if free < ROOM:
