@@ -48,7 +48,7 @@ def _arguments_kind() -> type:
 
         Any setting below can be given as a flag, in a YAML file with --config, or both: default < preset < file <
         flags.
-        --sources is short for --ingest.sources.
+        --sources is short for --ingest.sources, --offline-ok is short for --ingest.offline-ok.
         """
 
         preset: str = "micro"

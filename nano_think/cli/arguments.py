@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nano_think.stages.pipeline import PipelineConfig
 
 A = TypeVar("A")
-SHORT = {"--sources": "--ingest.sources"}
+SHORT = {"--sources": "--ingest.sources", "--offline-ok": "--ingest.offline-ok"}
 
 
 def parse_arguments(kind: type[A], verb: str, arguments: list[str], default: A | None = None) -> A:

@@ -11,12 +11,14 @@ from rich.table import Table
 
 from nano_think.cli.arguments import parse_arguments
 from nano_think.core.device import ComputeConfig, pick_device, set_up
+from nano_think.core.errors import InputError
 from nano_think.data.source import BadLines
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.evaluation.bits_per_byte import score, summarise
 from nano_think.evaluation.documents import file_documents
+from nano_think.evaluation.overlap import SEEN, find_overlap
 from nano_think.models.checkpoint import load_mixture
-from nano_think.stages.artifact import find_model
+from nano_think.stages.artifact import Artifact, ancestor, find_model
 from nano_think.stages.memory import load_memories
 
 # What --json prints: other programs read it, so that nothing is added or left out.
@@ -37,6 +39,8 @@ class EvalArguments:
     """What an unusable line does: "error" stops, "skip" leaves it out."""
     memory: bool = True
     """Also score with the model's memories, which takes longer."""
+    allow_overlap: bool = False
+    """Score documents too that the model was made from, which are refused otherwise: it may know them by heart."""
     json: bool = False
     """Print one JSON object with all figures on the last line."""
 
@@ -44,6 +48,7 @@ class EvalArguments:
 def main(arguments: list[str]) -> int:
     wanted = parse_arguments(EvalArguments, "eval", arguments)
     artifact, memory = find_model(wanted.model, wanted.root)
+    remark = _overlap(wanted, artifact)
     device = pick_device("auto")
     set_up(ComputeConfig(), device)
     model, shape = load_mixture(artifact.path)
@@ -51,11 +56,26 @@ def main(arguments: list[str]) -> int:
     memories = load_memories(memory) if memory and wanted.memory else None
     frame = score(model.to(device), documents, shape.window, memories, _note())
     figures = summarise(frame, model.names)
+    if remark:
+        print(f"note: {remark}", file=sys.stderr)
     if wanted.json:
         print(json.dumps({name: figures[name] for name in KEYS}))
     else:
         _show(figures)
     return 0
+
+
+def _overlap(wanted: EvalArguments, model: Artifact) -> str | None:
+    """Refuse documents that the model was made from; what to know about the figures, if anything."""
+    text = ancestor(model, "tokens", "ingest")
+    if not text or SEEN not in text.manifest["files"]:
+        return "not checked whether the model was made from these documents, for its own text is not beside it"
+    text.verify(SEEN)
+    settings = {name: text.manifest["config"][name] for name in ("min_chars", "max_doc_bytes")}
+    overlap = find_overlap(wanted.data, wanted.bad_lines, text.path / SEEN, settings)
+    if overlap.found and not wanted.allow_overlap:
+        raise InputError(f"{overlap.told}; take them out, or pass --allow-overlap")
+    return overlap.told if overlap.found else None
 
 
 def _note():

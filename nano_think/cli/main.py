@@ -1,6 +1,7 @@
 """`nano-think VERB ...`: finds the verb, runs it, and turns errors into one line and an exit code."""
 
 import atexit
+import errno
 import gc
 import os
 import signal
@@ -10,6 +11,7 @@ from types import FrameType
 
 from nano_think import __version__
 from nano_think.cli.verbs import all_verbs
+from nano_think.core.console import clean
 from nano_think.core.errors import Interrupted, NanoThinkError, UsageError, nearest
 
 DEBUG = "--debug"
@@ -45,6 +47,8 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return _fail(f"'{str(error.filename)[:60]}...': the name is too long for a file", 2, debug)
         return _fail(f"our own mistake: {type(error).__name__}: {error} (see it whole with {DEBUG})", 1, debug)
 
 
@@ -75,7 +79,7 @@ def _help() -> str:
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"nano-think: error: {message}", file=sys.stderr)
+    print(f"nano-think: error: {clean(message)}", file=sys.stderr)
     return code
 
 

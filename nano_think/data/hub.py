@@ -16,13 +16,14 @@ from typing import Any, ClassVar
 from nano_think.core.errors import InputError
 from nano_think.core.files import digest, sha256
 from nano_think.data.document import Document
-from nano_think.data.source import Reading, Source
+from nano_think.data.source import Reading, Source, Unreachable
 
 # Seconds for the hub's answer to the one question that is asked of it before any work is done.
 ANSWER_WITHIN = 5.0
 # `datasets` alone would try 20 times, 5 to 60 seconds apart, when a stream breaks.
 TRIES = 3
 INSTEAD = "go on without it: --sources starter, or files of your own: --sources 'jsonl:PATH/*.jsonl'"
+OFFLINE = "go on with what stands in for it: --offline-ok, or files of your own: --sources 'jsonl:PATH/*.jsonl'"
 
 Row = dict[str, Any]
 
@@ -51,6 +52,10 @@ class HubSource(Source):
     @classmethod
     def from_spec(cls, argument: str, reading: Reading) -> list[Source]:
         return [cls(Path(argument).expanduser().absolute() if argument else None)]
+
+    @property
+    def remote(self) -> bool:
+        return self.folder is None
 
     @property
     def what(self) -> str:
@@ -140,16 +145,16 @@ def commit(what: str, dataset: str, revision: str | None, files: str) -> str:
     from huggingface_hub import HfApi, constants
 
     if datasets.config.HF_HUB_OFFLINE or constants.is_offline_mode():
-        raise InputError(f"{what}: the hub is switched off by HF_HUB_OFFLINE or HF_DATASETS_OFFLINE; {INSTEAD}")
-    with reading(what):
+        raise Unreachable(what, "the hub is switched off by HF_HUB_OFFLINE or HF_DATASETS_OFFLINE", OFFLINE)
+    with reading(what, OFFLINE):
         info = HfApi().dataset_info(dataset, revision=revision, timeout=ANSWER_WITHIN)
     if not any(Path(sibling.rfilename).match(files) for sibling in info.siblings or ()):
-        raise InputError(f"{what}: no file matches '{files}' at {info.sha}; {INSTEAD}")
+        raise Unreachable(what, f"no file matches '{files}' at {info.sha}", OFFLINE)
     return info.sha or ""
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
+def reading(what: str, instead: str = INSTEAD) -> Iterator[None]:
     """What goes wrong inside `datasets`, the hub's client and the file readers, as one line that says what to do."""
     from datasets.exceptions import DatasetsError
     from huggingface_hub import errors
@@ -157,11 +162,11 @@ def reading(what: str) -> Iterator[None]:
     try:
         yield
     except errors.HfHubHTTPError as error:
-        raise InputError(f"{what}: the hub does not give it ({_line(error)}); {INSTEAD}") from error
+        raise Unreachable(what, f"the hub does not give it ({_line(error)})", instead) from error
     except (errors.HTTPError, ConnectionError, TimeoutError) as error:
-        raise InputError(f"{what}: the hub does not answer ({_line(error)}); {INSTEAD}") from error
+        raise Unreachable(what, f"the hub does not answer ({_line(error)})", instead) from error
     except (DatasetsError, OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
-        raise InputError(f"{what}: cannot be read ({_line(error)}); {INSTEAD}") from error
+        raise Unreachable(what, f"cannot be read ({_line(error)})", instead) from error
 
 
 def _line(error: BaseException) -> str:

@@ -15,8 +15,8 @@ from nano_think.data.contamination import Passages, texts_of
 from nano_think.data.merging import Merger
 from nano_think.data.reading import PASSAGES, Part, read_all
 from nano_think.data.source import MAX_DOC_BYTES, BadLines, Reading, Source, ask_all
-from nano_think.data.sources import resolve
 from nano_think.data.sources.files import matches
+from nano_think.data.stand_ins import settle
 
 # What cleaning counts, in the order of its steps.
 STEPS = (
@@ -32,6 +32,9 @@ class IngestConfig(Config):
     sources: tuple[str, ...] = ("starter",)
     """Sources: names, the groups 'starter' (no network) and 'seven' (the design's datasets, from the Hugging Face hub),
     'jsonl:GLOB' or 'text:GLOB' for files of your own."""
+    offline_ok: bool = False
+    """Where a dataset of the hub cannot be reached, read the source on this machine that stands in for it, or go on
+    without it; the report tells."""
     max_bytes_per_source: int | None = None
     """Bytes of text kept of each source, chosen by hash over the whole of it; none = all."""
     min_chars: int = 1
@@ -76,7 +79,8 @@ def ignore(_: str) -> None:
 
 def fingerprint(config: IngestConfig) -> list[dict[str, str]]:
     """What the result depends on beside the configuration: each source's name and origin (version or sha256)."""
-    sources = [{"name": source.name, "origin": source.origin} for source in resolve(config.sources, config.reading)]
+    settled = settle(config.sources, config.reading, config.offline_ok)
+    sources = [{"name": source.name, "origin": source.origin} for source in settled.sources]
     return sources + [{"name": f"evaluation set {path.name}", "origin": sha256(path)} for path in _held_out(config)]
 
 
@@ -90,8 +94,11 @@ def ingest(
     finished sources in `out/work` are not read again. Raises `InputError` for what cannot be read and when no document
     is left; all sources that cannot be reached are named at once, before anything is written.
     """
-    sources = resolve(config.sources, config.reading)
+    settled = settle(config.sources, config.reading, config.offline_ok)
+    sources = settled.sources
     ask_all(sources, lambda source: source.check())
+    for one in settled.absent:
+        note(one.told)
     parts = out / "work" / "parts"
     with storage(out):
         parts.mkdir(parents=True, exist_ok=True)
@@ -104,7 +111,9 @@ def ingest(
         counts = merger.counts()
         _check_any_left(counts)
         shards = merger.write(out)
-    rows = [_describe(source) | kept for source, kept in zip(sources, merger.kept(), strict=True)]
+    rows = [
+        _describe(source) | settled.role(source) | kept for source, kept in zip(sources, merger.kept(), strict=True)
+    ]
     for row in rows:
         note(f"{row['name']}: {row['documents']:,} documents, {row['bytes'] / 1e6:.2f} MB")
     shutil.rmtree(parts)
@@ -112,6 +121,7 @@ def ingest(
         parts.parent.rmdir()
     return {
         "sources": rows,
+        "left_out": settled.left_out,
         "splits": merger.splits(),
         "cleaning": {name: counts.get(name, 0) for name in (*STEPS, "kept")},
         "lengths": merger.lengths(),

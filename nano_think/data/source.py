@@ -26,6 +26,14 @@ class Reading:
     """The longest line or text that is held in memory, in bytes; the text of longer ones comes in pieces."""
 
 
+class Unreachable(InputError):
+    """A dataset that is not on this machine and cannot be had: what it is, the reason, what to do instead."""
+
+    def __init__(self, what: str, reason: str, instead: str):
+        super().__init__(f"{what}: {reason}; {instead}")
+        self.reason = reason
+
+
 class Source(ABC):
     """A named collection of documents in a fixed order, with its licence and its origin."""
 
@@ -34,6 +42,8 @@ class Source(ABC):
     licence: str
     groups: ClassVar[tuple[str, ...]] = ()
     """Names under which several sources are asked for at once."""
+    stand_in: ClassVar[str | None] = None
+    """The source on this machine that a run may read instead, where this one cannot be reached."""
 
     def __init__(self) -> None:
         self.skipped: Counter[str] = Counter()
@@ -44,6 +54,11 @@ class Source(ABC):
         if argument:
             raise UsageError(f"source '{cls.name}' takes no argument, got '{cls.name}:{argument}'; write '{cls.name}'")
         return [cls()]
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is read over the network."""
+        return False
 
     @property
     @abstractmethod

@@ -20,7 +20,10 @@ class ReportData:
     experts: Sequence[str] = ()
     """Names of the experts, in the order of a token's weights."""
     sources: Sequence[Named] = ()
-    """{name, domain, licence, origin, documents, bytes} of each source."""
+    """{name, domain, licence, origin, documents, bytes} of each source; "stands_in_for": datasets in whose place it was
+    read."""
+    left_out: Sequence[Named] = ()
+    """{name, domain, why} of each dataset that was asked for and could not be read, and nothing in its place."""
     splits: Mapping[str, Named] = field(default_factory=dict)
     """Split -> {documents, bytes, domains: {domain: {documents, bytes}}}."""
     tokens: Mapping[str, Named] = field(default_factory=dict)
@@ -29,6 +32,8 @@ class ReportData:
     """Entries of the tokenizer (tokens)."""
     cleaning: Mapping[str, int] = field(default_factory=dict)
     """Step of the cleaning -> how often it acted."""
+    lengths: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Domain -> {k: documents of 2^k to 2^(k+1) - 1 bytes}."""
     curves: Mapping[str, Sequence[Named]] = field(default_factory=dict)
     """Training -> its log: {step, tokens, loss, further named terms}; losses in nats per token."""
     parameters: Mapping[str, int] = field(default_factory=dict)

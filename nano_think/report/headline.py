@@ -62,6 +62,19 @@ def regime(data: ReportData) -> str:
     return f"Regime: passes over the {available} tokens of the train split: {each}."
 
 
+def text(data: ReportData) -> str:
+    """Which datasets that were asked for are not what was read; empty where all are."""
+    replaced = [
+        f"{source.get('name')} is read in the place of {words.listed([str(one) for one in source['stands_in_for']])}"
+        for source in data.sources
+        if source.get("stands_in_for")
+    ]
+    missing = [str(one.get("name")) for one in data.left_out]
+    if missing:
+        replaced.append(f"{words.listed(missing)} {'is' if len(missing) == 1 else 'are'} left out")
+    return f"Not the text that was asked for: {words.listed(replaced)}." if replaced else ""
+
+
 def memory(data: ReportData) -> str:
     """How the table of the memory is to be read, or that there is none."""
     if data.results.get("memory"):

@@ -15,8 +15,8 @@ from nano_think.report.samples import samples
 
 FOLDER = Path(__file__).parent
 TABLES = (
-    "results", "memory", "trainings", "routing", "sources", "splits", "cleaning", "parameters", "times",
-    "settings", "compute", "artifacts", "versions",
+    "results", "memory", "trainings", "routing", "sources", "left_out", "domains", "splits", "cleaning", "parameters",
+    "times", "settings", "compute", "artifacts", "versions",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from nano_think.report.data import ReportData
+from nano_think.report.lengths import lengths
 from nano_think.report.plots import bars, curves, weights
 from nano_think.report.svg import drawing, save_png, to_svg
 
@@ -16,6 +17,7 @@ PICTURES: dict[str, tuple[Callable[[ReportData, float], Figure | None], str]] = 
     "loss_curves": (curves, "Loss over tokens for every training"),
     "bits_per_byte": (bars, "Bits per byte by scorer and domain"),
     "routing": (weights, "Mean routing weight of each expert by domain"),
+    "lengths": (lengths, "Documents by length in bytes and domain"),
 }
 
 

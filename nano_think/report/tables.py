@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nano_think.core.config import flatten
+from nano_think.data.statistics import add_up, by_domain
 from nano_think.report import scores as scored
 from nano_think.report import words
 from nano_think.report.data import ReportData
@@ -115,15 +116,45 @@ _PLACE = ("step", "tokens", "loss", "rate", "event", "seconds", "tokens_per_seco
 
 
 def sources(data: ReportData) -> Table | None:
-    """What the text is, whose it is and under which licence."""
+    """What the text is, whose it is and under which licence; what was read in the place of something else says so."""
     rows = (
-        [Cell(str(source.get("name", words.NOTHING))), Cell(str(source.get("domain", words.NOTHING))),
+        [Cell(_source_name(source), "long"), Cell(str(source.get("domain", words.NOTHING))),
          Cell(str(source.get("licence") or "not stated"), "long"), _origin(source.get("origin")),
          number(words.count(source.get("documents"))), number(words.size(source.get("bytes")))]
         for source in data.sources
     )  # fmt: skip
     head = ["source", "domain", "licence and attribution", "origin", "documents", "text"]
     return table("Sources of the text", head, rows)
+
+
+def left_out(data: ReportData) -> Table | None:
+    """What was asked for and is not in the text."""
+    rows = (
+        [
+            Cell(str(one.get(key) or words.NOTHING), "long" if key == "why" else "text")
+            for key in ("name", "domain", "why")
+        ]
+        for one in data.left_out
+    )
+    return table("Datasets that were asked for and left out", ["dataset", "domain", "why"], rows)
+
+
+def domains(data: ReportData) -> Table | None:
+    """What each domain amounts to, all splits together."""
+    found = by_domain(data.splits, data.tokens)
+    whole = add_up((data.splits or data.tokens).values(), data.tokens.values())
+    rows = [
+        [Cell(domain), number(words.count(counts["documents"])), number(words.size(counts["bytes"])),
+         number(words.count(counts["tokens"])), number(words.fixed(counts["bytes_per_token"], 2))]
+        for domain, counts in [*found.items(), ("all", whole)]
+    ]  # fmt: skip
+    head = ["domain", "documents", "text", "tokens", "bytes per token"]
+    return table("Text by domain, all splits", head, rows if found else [], total=True)
+
+
+def _source_name(source: Mapping[str, Any]) -> str:
+    name, places = str(source.get("name", words.NOTHING)), [str(one) for one in source.get("stands_in_for") or ()]
+    return f"{name}, in the place of {words.listed(places)}" if places else name
 
 
 def _origin(origin: Any) -> Cell:

@@ -43,6 +43,12 @@ def size(value: float | None) -> str:
     return f"{value:.0f} B"
 
 
+def power_of_two(exponent: int) -> str:
+    """2^exponent bytes as B, KiB, MiB or GiB: the limits of a histogram's bins."""
+    step = min(exponent // 10, 3)
+    return f"{2 ** (exponent - 10 * step)} {('B', 'KiB', 'MiB', 'GiB')[step]}"
+
+
 def _decimals(value: float) -> int:
     """Three significant digits from 1 to 999."""
     return 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0

@@ -37,12 +37,13 @@ class Artifact:
         """The artifact as plain JSON, without the place where it lies."""
         return {"stage": self.stage, "key": self.key, "digest": self.digest}
 
-    def verify(self) -> "Artifact":
-        """Return itself if every file is as it was when it was finished; else `ArtifactError` names the first that is
-        not.
+    def verify(self, *names: str) -> "Artifact":
+        """Return itself if every file, or each of `names`, is as it was when it was finished; else `ArtifactError`
+        names the first that is not.
         """
-        for name, wanted in self.manifest["files"].items():
-            path = self.path / name
+        files = self.manifest["files"]
+        for name in names or files:
+            path, wanted = self.path / name, files[name]
             if not path.is_file():
                 raise ArtifactError(f"{path}: missing; run the pipeline again to make it")
             if path.stat().st_size != wanted["bytes"]:
@@ -81,6 +82,23 @@ def discard(path: Path) -> None:
     """Remove a damaged artifact, its manifest first, so that it never looks finished."""
     (path / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def ancestor(artifact: Artifact, *inputs: str) -> Artifact | None:
+    """The input of that name, then that one's input of the next name, and so on; None where one is not there any more.
+
+    They are looked for under the root that the artifact itself lies in, and only there.
+    """
+    root = artifact.path.resolve().parent.parent
+    for name in inputs:
+        wanted = artifact.manifest.get("inputs", {}).get(name, {"stage": "", "key": "", "digest": ""})
+        path = (root / wanted["stage"] / wanted["key"]).resolve()
+        if path.parent.parent != root or not (path / MANIFEST).is_file():
+            return None
+        artifact = open_artifact(path)
+        if artifact.digest != wanted["digest"]:
+            return None
+    return artifact
 
 
 LATEST = "latest.json"

@@ -1,6 +1,7 @@
 """What surrounds a run: the lock on its root, its MLflow run, its progress, and the end of its processes."""
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from nano_think.core.config import flatten, to_dict
 from nano_think.core.errors import StorageError, storage
 from nano_think.core.files import lock
 from nano_think.core.progress import choose_progress
-from nano_think.data.sources import resolve
+from nano_think.data.stand_ins import settle
 from nano_think.stages.artifact import Artifact, write_latest
 from nano_think.stages.pipeline import PipelineConfig
 from nano_think.stages.stage import Context
@@ -45,14 +46,22 @@ def _figures(results: Mapping) -> Iterator[tuple[str, float]]:
     for name, value in results["experts"].items():
         yield f"eval/experts/{name}", value
     for domain, part in results["domains"].items():
-        yield f"eval/domains/{domain}", part["bits_per_byte"]
+        yield f"eval/domains/{_metric(domain)}", part["bits_per_byte"]
     for kind, part in (results["memory"] or {}).items():
         yield f"eval/memory/{kind}", part["mixture"]
 
 
+def _metric(domain: str) -> str:
+    """A folder's name as part of a metric's, which some stores of MLflow use as a path: one bad name and none is kept.
+
+    Other names than MLflow's own letters may meet in one metric; the report tells them apart.
+    """
+    return re.sub(r"^\.+$|[^\w\-.: ]", "_", domain.strip())[:200] or "_"
+
+
 def check(root: Path, config: PipelineConfig) -> None:
     """Refuse at once what the run would refuse later: sources that are not there, a root in use or not writable."""
-    resolve(config.ingest.sources, config.ingest.reading)
+    settle(config.ingest.sources, config.ingest.reading, config.ingest.offline_ok)
     with _hold(root):
         free = shutil.disk_usage(root).free
     if free < ROOM:

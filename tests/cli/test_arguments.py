@@ -60,6 +60,14 @@ def test_flags_win_over_the_file_over_the_preset_over_the_default(say, tmp_path)
     assert values["ingest"]["min_chars"] == preset["ingest"]["min_chars"]
 
 
+@pytest.mark.parametrize("flag", ["--offline-ok", "--ingest.offline-ok"])
+def test_a_run_may_go_on_without_the_hub(say, flag):
+    """By the short name and by the long one; nobody who did not say so gets other text than was asked for."""
+    values = yaml.safe_load(printed(say, "--preset", "seed", flag))
+    assert values["ingest"]["offline_ok"] is True and values["ingest"]["sources"] == ["seven"]
+    assert yaml.safe_load(printed(say, "--preset", "seed"))["ingest"]["offline_ok"] is False
+
+
 def test_values_with_an_equals_sign_work_too(say):
     """--flag=value is --flag value, for the preset as well."""
     assert printed(say, "--preset=nano", "--seed=9") == printed(say, "--preset", "nano", "--seed", "9")

@@ -102,6 +102,36 @@ def test_wrong_words_are_named_with_the_nearest_right_one(say, tmp_path, monkeyp
     assert not (tmp_path / "artifacts").exists()
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["run", "--sources", LONG], 2),
+        (["run", "--sources", "../kjv"], 2),
+        (["run", "--sources", "CON"], 2),
+        (["run", "--sources", "/etc"], 2),
+        (["run", "--sources", f"tinystories:{LONG}"], 2),
+        (["run", "--sources", f"jsonl:{LONG}"], 3),
+        (["run", "--preset", f"../{LONG}"], 2),
+        (["run", "--config", LONG], 2),
+        (["run", "--root", LONG], 5),
+        (["generate", "--prompt", "a", "--model", LONG], 2),
+        (["generate", "--prompt", "a", "--root", LONG], 2),
+        (["run", "--sources", "\x1b[2Jkjv"], 2),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_names_that_cannot_be_names_are_told(say, tmp_path, monkeypatch, arguments, code):
+    """Too long, a path, a device, an escape sequence: one line, and nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    told = say(*arguments)
+    one_line(told, code)
+    assert "\x1b" not in told.err and "our own mistake" not in told.err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

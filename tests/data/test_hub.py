@@ -231,7 +231,7 @@ def test_without_the_hub_every_dataset_has_its_line_at_once(tmp_path: Path) -> N
     assert [line.split(" ")[0] for line in lines] == ON_HUB
     for name, line in zip(ON_HUB, lines, strict=True):
         assert line.startswith(f"{name} ({SOURCES[name].dataset}): the hub is switched off by HF_HUB_OFFLINE")  # type: ignore[attr-defined]
-        assert line.endswith("--sources starter, or files of your own: --sources 'jsonl:PATH/*.jsonl'")
+        assert line.endswith("--offline-ok, or files of your own: --sources 'jsonl:PATH/*.jsonl'")
     assert not (tmp_path / "out").exists()
     assert caught.value.exit_code == 3
 
@@ -334,7 +334,7 @@ def test_every_way_of_failing_is_one_line(online: type[Hub], answer: object, mes
     with pytest.raises(InputError) as caught:
         SOURCES["tinystories"]().check()
     assert str(caught.value).startswith(f"tinystories (roneneldan/TinyStories): {message}")
-    assert str(caught.value).endswith(hub.INSTEAD)
+    assert str(caught.value).endswith(hub.OFFLINE)
 
 
 def test_the_newest_commit_is_recorded_where_none_is_pinned(online: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,12 @@ from nano_think.report import ReportData
 
 EXPERTS = ["diffuser", "state_space", "transformer"]
 DOMAINS = {"code": 0.92, "encyclopaedia": 1.09, "theology": 0.81}
+# The starter corpus, as it is.
+LENGTHS = (
+    {"7": 1, "8": 2, "9": 8, "10": 28, "11": 64, "12": 112, "13": 146, "14": 124, "15": 83, "16": 25, "17": 5, "18": 1},
+    {"6": 3, "7": 63, "8": 1204, "9": 3901, "10": 3378, "11": 901, "12": 37},
+    {"5": 9, "6": 1830, "7": 6102, "8": 2049, "9": 7},
+)
 OFFSETS = {"diffuser": 2.412, "state_space": 2.287, "transformer": 2.261, "toy": 2.503}
 
 
@@ -80,6 +86,7 @@ def fake(experts: list[str] = EXPERTS, domains: dict[str, float] = DOMAINS, **ch
              "origin": "https://example.org/kjv", "documents": 412, "bytes": 1_290_000},
         ],
         "splits": splits, "tokens": splits, "vocabulary": 4096,
+        "lengths": {domain: LENGTHS[number % 3] for number, domain in enumerate(domains)},
         "cleaning": {"documents_read": 13_054, "control_characters": 212, "too_short": 88, "duplicates": 41},
         "curves": {"embedding": curve("embedding", 300_000, 8.3, 5.9)}
         | {name: curve(name, 800_000, 8.1, 1.62 * OFFSETS[name]) for name in experts}

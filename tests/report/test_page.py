@@ -50,6 +50,7 @@ def test_every_section_and_its_figures(page):
         "Dense control: not measured in this version.",
         "2.031", "2.079",  # memory and its control
         "2,893,827", "9 min 58 s", "cached",
+        "median 512 B to 1 KiB", "bytes per token", "3.81",
         "CC BY-SA 4.0 (Wikipedia contributors)", "PSF-2.0", "13,054", "4,096",
         "pretrain.optim.matrix_rate", "oneDNN (error 2e-7)", "2.13.0",
         "seed 1, temperature 0.8", "2026-03-14 09:26 UTC",
@@ -180,6 +181,31 @@ def test_nothing_known_degrades_to_sentences():
 ])  # fmt: skip
 def test_holes_are_no_faults(make, changes):
     Reader(render(make(**({"results": {}, "curves": {}} | changes))))
+
+
+def test_what_was_read_instead_is_told_at_the_top_and_in_the_tables(make):
+    """Whoever reads only the headline must know that the text is not the one that the preset names."""
+    sources = [{"name": "kjv", "domain": "theology", "stands_in_for": ["a & b", "c"]}, {"name": "mine"}]
+    told = "Not the text that was asked for: kjv is read in the place of a &amp; b and c and d is left out."
+    page = render(make(sources=sources, left_out=[{"name": "d", "domain": "x", "why": "the hub is <silent>"}]))
+    Reader(page)
+    assert page.count(told) == 2 and page.index(told) < page.index("<main>")
+    assert "kjv, in the place of a &amp; b and c</th>" in page
+    assert "the hub is &lt;silent&gt;" in page
+    assert headline.text(make()) == "" and "asked for and left out" not in render(make())
+
+
+def test_domains_add_up_over_the_splits(make):
+    """Bytes per token leave out the start tokens, which stand for no bytes."""
+    half = {"tokens": 110, "documents": 10, "bytes": 300}
+    splits = {split: half | {"domains": {"a": half}} for split in ("train", "test")}
+    table = tables.domains(make(splits=splits, tokens=splits))
+    assert table and [[cell.text for cell in row] for row in table.rows] == [
+        ["a", "20", "600 B", "220", "3.00"],
+        ["all", "20", "600 B", "220", "3.00"],
+    ]
+    table = tables.domains(make(splits=splits, tokens={}))
+    assert table and [cell.text for cell in table.rows[0]][3:] == ["–", "–"]
 
 
 def test_four_experts_and_one_domain(make):

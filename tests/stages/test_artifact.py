@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from nano_think.core.errors import ArtifactError, UsageError
-from nano_think.stages.artifact import discard, find_model, open_artifact, seal, write_latest
+from nano_think.stages.artifact import ancestor, discard, find_model, open_artifact, seal, write_latest
 
 
 @pytest.fixture
@@ -73,6 +73,59 @@ def test_discarded_folder_is_gone(artifact):
     """Nothing of it is left."""
     discard(artifact.path)
     assert not artifact.path.exists()
+
+
+def test_single_files_can_be_verified(artifact):
+    """Only what is about to be read need be hashed."""
+    one, other = sorted(artifact.manifest["files"])[:2]
+    (artifact.path / other).write_bytes(b"damaged")
+    assert artifact.verify(one) is artifact
+    with pytest.raises(ArtifactError, match=other):
+        artifact.verify(one, other)
+
+
+def line(root, *stages):
+    """Artifacts of which each was made from the one before."""
+    made = None
+    for stage in stages:
+        path = root / stage / f"key-of-{stage}"
+        path.mkdir(parents=True)
+        (path / "file").write_text(stage)
+        inputs = {made.stage: made.reference()} if made else {}
+        made = seal(path, stage, path.name, {"inputs": inputs})
+    return made
+
+
+def test_ancestors_are_found_beside(tmp_path):
+    """By the names of the inputs, along the manifests."""
+    last = line(tmp_path, "ingest", "tokens", "router")
+    found = ancestor(last, "tokens", "ingest")
+    assert found and (found.stage, found.path) == ("ingest", tmp_path / "ingest/key-of-ingest")
+    assert ancestor(last, "tokens", "embedding") is None
+    assert ancestor(last) == last
+
+
+def test_ancestor_that_is_gone_or_another_is_none(tmp_path):
+    """A folder that was removed, or that holds other contents under the same key, is not what the model was made of."""
+    last = line(tmp_path, "ingest", "tokens", "router")
+    place = tmp_path / "ingest/key-of-ingest"
+    (place / "file").write_text("other")
+    seal(place, "ingest", place.name, {"inputs": {}})
+    assert ancestor(last, "tokens", "ingest") is None
+    discard(place)
+    assert ancestor(last, "tokens", "ingest") is None
+
+
+@pytest.mark.parametrize("stage", ["../outside/tokens", "tokens/../../outside/tokens", "{outside}"])
+def test_manifest_cannot_lead_out_of_the_root(tmp_path, stage):
+    """Whatever a manifest says, only the root that it lies in is looked at."""
+    outside = line(tmp_path / "outside", "tokens")
+    assert outside
+    path = tmp_path / "root/router/key"
+    path.mkdir(parents=True)
+    wanted = outside.reference() | {"stage": stage.format(outside=tmp_path / "outside/tokens")}
+    model = seal(path, "router", "key", {"inputs": {"tokens": wanted}})
+    assert ancestor(model, "tokens") is None
 
 
 @pytest.fixture

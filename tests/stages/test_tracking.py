@@ -7,6 +7,7 @@ import pytest
 
 from nano_think.core.errors import Interrupted
 from nano_think.stages import tracking
+from nano_think.stages.session import _figures
 from nano_think.stages.tracking import from_environment, open_tracker, store_path
 
 
@@ -123,3 +124,18 @@ def test_points_are_written_together(store, monkeypatch):
     assert calls == [50, 50, 20]
     monkeypatch.undo()
     tracker.end("FINISHED")
+
+
+@pytest.mark.parametrize("domain", ["..", ".", "a/../b", "/etc", "a$b", "x" * 300, "", " code ", "神学", "a\0b", "CON"])
+def test_a_domain_of_any_name_is_a_metric(domain):
+    """MLflow would refuse a name that may be a path, and with it all figures of the run."""
+    from mlflow.utils.validation import _validate_metric_name
+
+    results = {"bits_per_byte": 1.0, "uniform": 1.0, "experts": {}, "memory": None}
+    (name,) = [
+        name
+        for name, _ in _figures(results | {"domains": {domain: {"bits_per_byte": 1.0}}})
+        if name.startswith("eval/domains/")
+    ]
+    _validate_metric_name(name)
+    assert len(name) < 250

@@ -23,12 +23,22 @@ def resolve(specs: tuple[str, ...], reading: Reading | None = None) -> list[Sour
     Raises `UsageError` with the nearest name for an unknown one, and `InputError` for a glob that matches nothing, or
     with a line for every source whose origin cannot be told.
     """
+    return each_once(asked(specs, reading))
+
+
+def asked(specs: tuple[str, ...], reading: Reading | None = None) -> list[Source]:
+    """As `resolve`, before anything is asked of the sources: one that is asked for twice stands here twice."""
     members = groups()
     found: list[Source] = []
     for spec in specs:
         name, _, argument = spec.partition(":")
         for member in members.get(spec) or [name]:
             found += _known(member, spec, members).from_spec(argument, reading or Reading())
+    return found
+
+
+def each_once(found: list[Source]) -> list[Source]:
+    """The sources in order without repetition; `InputError` with a line for each whose origin cannot be told."""
     ask_all(found, lambda source: source.origin)
     once: dict[tuple[str, str], Source] = {}
     for source in found:

@@ -17,3 +17,4 @@ class CodeParrot(HubSource):
     files = "file-*.json.gz"
     columns = ("content",)
     rows = 5_000
+    stand_in = "python_stdlib"

@@ -17,3 +17,4 @@ class TinyStories(HubSource):
     files = "data/train-*.parquet"
     columns = ("text",)
     rows = 10_000
+    stand_in = "wikipedia_leads"

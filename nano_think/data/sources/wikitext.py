@@ -44,6 +44,7 @@ class WikiText(HubSource):
     files = "wikitext-103-raw-v1/train-*.parquet"
     columns = ("text",)
     rows = 10_000
+    stand_in = "wikipedia_leads"
 
     def texts(self, rows: Iterable[Row]) -> Iterator[tuple[int, str]]:
         for number, lines in articles(row["text"] or "" for row in rows):
