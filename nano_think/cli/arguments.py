@@ -12,6 +12,7 @@ from nano_think.core.config import overlay, parse, read_yaml, to_dict
 from nano_think.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from nano_think.data.ingest import IngestConfig
     from nano_think.stages.pipeline import PipelineConfig
 
 A = TypeVar("A")
@@ -60,6 +61,16 @@ def pipeline_defaults(arguments: list[str], preset: str) -> "tuple[str, Pipeline
     file = _value_of("--config", arguments)
     base = load(preset)
     return preset, parse(PipelineConfig, overlay(to_dict(base), read_yaml(Path(file))), file) if file else base
+
+
+def ingest_defaults(arguments: list[str]) -> "IngestConfig | None":
+    """What the flags of the text start from, a preset's or the plain ones; None where the arguments name no text."""
+    from nano_think.data.ingest import IngestConfig
+
+    named = [_lengthen(word).partition("=")[0] for word in arguments]
+    if "--preset" in named:
+        return pipeline_defaults(arguments, "")[1].ingest
+    return IngestConfig() if any(word.startswith("--ingest.") for word in named) else None
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:

@@ -10,7 +10,7 @@ import traceback
 from types import FrameType
 
 from nano_think import __version__
-from nano_think.cli.verbs import all_verbs
+from nano_think.cli.verbs import all_verbs, described
 from nano_think.core.console import clean
 from nano_think.core.errors import Interrupted, NanoThinkError, UsageError, nearest
 
@@ -66,11 +66,10 @@ def _run(arguments: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10} {verb.summary}" for name, verb in all_verbs().items()]
     return "\n".join([
         "usage: nano-think VERB [options]", "",
         "Train, take apart and compare small language models made of different kinds of experts.", "",
-        "verbs:", *lines, "",
+        "verbs:", described(all_verbs()), "",
         "nano-think VERB --help shows a verb's options with their types, defaults and units.",
         "--version prints the version; --debug, with any verb, shows a failure's traceback.",
     ])  # fmt: skip

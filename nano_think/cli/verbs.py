@@ -23,8 +23,14 @@ VERBS = {
     "generate": Verb(
         "write on from a prompt, with the experts' weights beside each token", "nano_think.cli.generate:main"
     ),
+    "data": Verb("what the text is: stats, preview, check", "nano_think.cli.data:main"),
     "eval": Verb("bits per byte of JSON lines files, by domain and expert", "nano_think.cli.evaluate:main"),
 }
+
+
+def described(verbs: dict[str, Verb]) -> str:
+    """A line for each verb, for the help."""
+    return "\n".join(f"  {name:<10} {verb.summary}" for name, verb in verbs.items())
 
 
 def all_verbs() -> dict[str, Verb]:

@@ -1,11 +1,29 @@
 """Text for terminals."""
 
 import sys
+import unicodedata
+from collections.abc import Iterator
 
 
 def clean(text: str) -> str:
     """Text without control characters but line ends and tabs: what a model says must not steer the terminal."""
     return "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160))
+
+
+def spelled(text: str) -> Iterator[tuple[str, bool]]:
+    """The characters of a text, each with whether it is spelled out because it would not show: an escape becomes ␛, a
+    mark that turns the direction of writing <U+202E>.
+
+    Line ends, and what joins letters of some scripts and parts of an emoji, stay as they are.
+    """
+    for character in text:
+        code = ord(character)
+        if character in "\n\u200c\u200d" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"):
+            yield character, False
+        elif code < 32:
+            yield chr(0x2400 + code), True
+        else:
+            yield f"<U+{code:04X}>", True
 
 
 def flush_text(text: str) -> None:

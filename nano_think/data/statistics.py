@@ -48,6 +48,16 @@ def length_bins(sizes: np.ndarray) -> Counter[str]:
     return Counter({str(k): int(count) for k, count in enumerate(np.bincount(exponents)) if count})
 
 
+def median_bin(bins: Mapping[int, float]) -> int:
+    """The bin that the median of the documents is in; there must be some."""
+    half, seen = sum(bins.values()) / 2, 0.0
+    for k in sorted(bins):
+        seen += bins[k]
+        if seen >= half:
+            return k
+    raise AssertionError("an empty histogram")
+
+
 def read_lengths(folder: Path) -> dict[str, dict[str, int]]:
     """Domain -> its `length_bins`, off the shards of all splits, one record batch in memory at a time."""
     import pyarrow.compute as pc

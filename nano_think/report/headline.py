@@ -72,7 +72,7 @@ def text(data: ReportData) -> str:
     missing = [str(one.get("name")) for one in data.left_out]
     if missing:
         replaced.append(f"{words.listed(missing)} {'is' if len(missing) == 1 else 'are'} left out")
-    return f"Not the text that was asked for: {words.listed(replaced)}." if replaced else ""
+    return f"Not the text that was asked for: {'; '.join(replaced)}." if replaced else ""
 
 
 def memory(data: ReportData) -> str:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
+from nano_think.data.statistics import median_bin
 from nano_think.report.data import ReportData
 from nano_think.report.palette import INK, LINE, MUTED, QUIET
 from nano_think.report.plots import PHONE, fit
@@ -27,16 +28,6 @@ def histograms(data: ReportData) -> dict[str, Bins]:
 def _bins(counts: Mapping[str, Any] | None) -> Bins:
     pairs = ((int(k), count) for k, count in (counts or {}).items() if str(k).isdecimal())
     return dict(sorted((k, count) for k, count in pairs if known(count) and count > 0))
-
-
-def middle(bins: Bins) -> int:
-    """The bin that the median document is in."""
-    half, seen = sum(bins.values()) / 2, 0.0
-    for k, count in bins.items():
-        seen += count
-        if seen >= half:
-            return k
-    raise AssertionError("an empty histogram")
 
 
 def lengths(data: ReportData, width: float) -> Figure | None:
@@ -60,7 +51,7 @@ def lengths(data: ReportData, width: float) -> Figure | None:
 
 
 def _panel(frame: Axes, domain: str, bins: Bins, width: float) -> None:
-    total, median = sum(bins.values()), middle(bins)
+    total, median = sum(bins.values()), median_bin(bins)
     # One document among thousands is to be seen too.
     least = frame.get_ylim()[1] / TALL
     for k, count in bins.items():

@@ -129,10 +129,43 @@ def find_model(model: str, root: Path) -> tuple[Artifact, Artifact | None]:
 
 
 def _memory_of(model: Artifact) -> Artifact | None:
-    """The newest memory beside a model that was built for exactly this model."""
-    manifests = sorted((model.path.parents[1] / "memory").glob(f"*/{MANIFEST}"), key=lambda file: file.stat().st_mtime)
+    memory = newest(model.path.parent.parent, "memory", router=model)
+    return memory.verify() if memory else None
+
+
+def newest(root: Path, stage: str, **inputs: Artifact) -> Artifact | None:
+    """The artifact of a stage under a root that was finished last, of those that were made from exactly `inputs`."""
+    manifests = sorted((root / stage).glob(f"*/{MANIFEST}"), key=lambda file: file.stat().st_mtime)
     for manifest in reversed(manifests):
-        memory = open_artifact(manifest.parent)
-        if memory.manifest["inputs"]["router"]["digest"] == model.digest:
-            return memory.verify()
+        found = open_artifact(manifest.parent)
+        made_from = found.manifest.get("inputs", {})
+        if all(made_from.get(name, {}).get("digest") == artifact.digest for name, artifact in inputs.items()):
+            return found
     return None
+
+
+def find_text(text: str, root: Path) -> dict[str, Artifact]:
+    """The artifacts of the stages ingest and, as far as they are finished, tokenizer and tokens.
+
+    text: "latest" (of the newest finished pipeline under `root`; if there is none, what a run under way has read) or
+    the folder of an ingest artifact.
+    """
+    if text == "latest" and (root / LATEST).is_file():
+        places = read_json(root / LATEST)
+        if not isinstance(places, dict) or "ingest" not in places:
+            raise ArtifactError(f"{root / LATEST}: names no text; run the pipeline again")
+        names = [name for name in ("ingest", "tokenizer", "tokens") if name in places]
+        return {name: open_artifact(root / places[name]) for name in names}
+    if text == "latest":
+        found = newest(root, "ingest")
+        if not found:
+            remedy = f"make a run of it with: nano-think run --root {root}, or name some: --sources starter"
+            raise UsageError(f"no text has been read under '{root}'; {remedy}")
+    else:
+        found = open_artifact(Path(text).resolve())
+        if found.stage != "ingest":
+            raise UsageError(f"'{text}': holds the artifact of the stage '{found.stage}', wanted 'ingest'")
+    beside = found.path.parent.parent
+    made = {"ingest": found, "tokenizer": newest(beside, "tokenizer", ingest=found)}
+    made["tokens"] = newest(beside, "tokens", **{name: one for name, one in made.items() if one})
+    return {name: one for name, one in made.items() if one}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nano_think.data.clean import SPLITS
 from nano_think.data.ingest import IngestConfig, ingest
 from nano_think.data.shards import read_documents
-from nano_think.data.statistics import add_up, by_domain, length_bins, read_lengths
+from nano_think.data.statistics import add_up, by_domain, length_bins, median_bin, read_lengths
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.data.tokens import write_tokens
 
@@ -61,3 +61,11 @@ def test_what_is_not_known_is_none() -> None:
     assert by_domain(splits, {}) == {"a": {"documents": 2, "bytes": 10, "tokens": None, "bytes_per_token": None}}
     assert add_up([], [{"tokens": 0, "documents": 0}])["bytes_per_token"] is None
     assert by_domain({}, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("bins", "expected"), [({3: 1}, 3), ({3: 1, 4: 1}, 3), ({3: 1, 5: 2}, 5), ({0: 50, 9: 49, 20: 2}, 9)]
+)
+def test_the_median_is_in_the_bin_that_reaches_half(bins: dict[int, float], expected: int) -> None:
+    """By counting from the shortest."""
+    assert median_bin(bins) == expected

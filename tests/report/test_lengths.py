@@ -2,7 +2,7 @@
 
 import pytest
 
-from nano_think.report.lengths import histograms, middle
+from nano_think.report.lengths import histograms
 from nano_think.report.palette import INK, css
 from nano_think.report.pictures import NARROW, WIDE, picture
 from nano_think.report.words import power_of_two
@@ -33,14 +33,6 @@ def test_bins_are_sorted_by_size_and_bad_ones_left_out(make):
     assert picture(make(lengths={"a": {}}), "lengths") is None
     assert picture(make(lengths={}), "lengths") is None
     assert picture(make(lengths=None), "lengths") is None
-
-
-@pytest.mark.parametrize(
-    ("bins", "expected"), [({3: 1}, 3), ({3: 1, 4: 1}, 3), ({3: 1, 5: 2}, 5), ({0: 50, 9: 49, 20: 2}, 9)]
-)
-def test_the_median_is_in_the_bin_that_reaches_half(bins, expected):
-    """By counting from the shortest."""
-    assert middle(bins) == expected
 
 
 def test_powers_of_two_are_read_in_binary_units():

@@ -186,7 +186,7 @@ def test_holes_are_no_faults(make, changes):
 def test_what_was_read_instead_is_told_at_the_top_and_in_the_tables(make):
     """Whoever reads only the headline must know that the text is not the one that the preset names."""
     sources = [{"name": "kjv", "domain": "theology", "stands_in_for": ["a & b", "c"]}, {"name": "mine"}]
-    told = "Not the text that was asked for: kjv is read in the place of a &amp; b and c and d is left out."
+    told = "Not the text that was asked for: kjv is read in the place of a &amp; b and c; d is left out."
     page = render(make(sources=sources, left_out=[{"name": "d", "domain": "x", "why": "the hub is <silent>"}]))
     Reader(page)
     assert page.count(told) == 2 and page.index(told) < page.index("<main>")
