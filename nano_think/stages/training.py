@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from nano_think.core.config import parse, to_dict
 from nano_think.core.device import pick_device, pick_dtype, set_up
@@ -26,6 +25,7 @@ from nano_think.stages.space import Job
 from nano_think.stages.stage import WORK, Context, Inputs, Stage
 from nano_think.stages.tracking import Tracker
 from nano_think.training.loop import Log, TrainConfig, train
+from nano_think.training.objectives import Objective
 
 CURVE = "curve.json"
 TIMING = ("event", "tokens_per_second")
@@ -83,12 +83,13 @@ class Trainer:
         self.compute = set_up(job.compute, self.accelerator.device)
         self._log({"event": "compute", **self.compute})
 
-    def train(self, objective: nn.Module, tokens: TokenSet, config: TrainConfig, branch_name: str) -> dict[str, Any]:
+    def train(self, objective: Objective, tokens: TokenSet, config: TrainConfig, branch_name: str) -> dict[str, Any]:
         """Train on windows of `tokens`; the summary of the training, with its curve in `curve.json`."""
         seed = branch(self.job.seed, branch_name, "windows")
         balance = (config.balance, config.balance_temperature)
         windows = open_windows(tokens, self.job.space.window, config.batch, seed, *balance)
-        figures = train(objective, windows, config, self.accelerator, self.work, self.log)
+        draws = branch(self.job.seed, branch_name, "draws")
+        figures = train(objective, windows, config, self.accelerator, self.work, self.log, draws)
         epochs = {"epochs": round(figures["tokens"] / max(1, len(tokens)), 3)}
         passes = {name: round(count, 3) for name, count in windows.passes(figures["steps"]).items()}
         return {"training": figures, **epochs, "passes": passes, "compute": self.compute}

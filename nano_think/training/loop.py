@@ -1,7 +1,7 @@
 """The training loop: windows in, named losses down, checkpoints, a log that a parent can read.
 
-An objective is a module whose forward takes windows (B, T + 1) of token ids and the share of the training that is done
-(0 to 1), and returns named loss terms that are summed.
+What a step does is a function of (seed, step): which windows it takes, and what is drawn at random over them in each
+process and in each part of the batch. Where and how often a training was stopped cannot change it.
 """
 
 import math
@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nano_think.core import interrupts
 from nano_think.core.config import Config
-from nano_think.core.errors import DivergedError, UsageError
+from nano_think.core.errors import DivergedError, Interrupted, UsageError
+from nano_think.core.rng import branch
 from nano_think.data.loader import Balance, Batches
 from nano_think.training.checkpoint import load_checkpoint, save_checkpoint
+from nano_think.training.layers import checkpoint_layers
+from nano_think.training.objectives import Objective
 from nano_think.training.optim import OptimConfig, build_optimizers, rate_at, set_rate
+from nano_think.training.ranks import Ranks
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,13 +49,19 @@ class TrainConfig(Config):
     """Only for balance "temperature": 1 is proportional to the tokens, larger ones come nearer to equal (a number)."""
     optim: OptimConfig = OptimConfig()
     """Optimiser and schedule."""
+    accumulate: int = 1
+    """Parts in which each process computes its windows of a step, one after another: less memory, the same step up to
+    rounding (parts)."""
+    checkpoint_layers: bool = False
+    """Keep only each layer's inputs for the backward pass and compute the rest a second time: far less memory, about a
+    third more time, the same gradients."""
     save_every: float = 30.0
     """Least time between two checkpoints (seconds)."""
     log_every: int = 10
     """Steps between two lines of the log (steps)."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "batch", "log_every"):
+        for name in ("tokens", "batch", "accumulate", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
         if not self.balance_temperature > 0:
@@ -70,16 +80,21 @@ def seed_everything(seed: int) -> None:
 
 
 def train(
-    objective: nn.Module, batches: Batches, config: TrainConfig, accelerator: "Accelerator", folder: Path, log: Log
-) -> dict[str, Any]:
+    objective: Objective, batches: Batches, config: TrainConfig, accelerator: "Accelerator", folder: Path, log: Log,
+    seed: int,
+) -> dict[str, Any]:  # fmt: skip
     """Train to the end of the budget, going on from the newest checkpoint below `folder`; returns the last figures.
 
-    Raises `DivergedError` after five steps in a row without a finite loss and gradient (single ones are left out and
-    counted). What is saved is never touched by such a step.
+    Of several processes each takes its rows of a batch, and the first alone writes and logs. Raises `DivergedError`
+    after five steps in a row without a finite loss and gradient (single ones are left out and counted). What is saved
+    is never touched by such a step.
     """
-    if config.batch % accelerator.num_processes:
-        raise UsageError(f"batch: {config.batch} windows do not divide among {accelerator.num_processes} processes")
-    run = _Run(objective, batches, config, accelerator, folder, log)
+    if config.batch % (accelerator.num_processes * config.accumulate):
+        raise UsageError(
+            f"batch: {config.batch} windows do not divide among {accelerator.num_processes} processes "
+            f"in {config.accumulate} parts each; change batch or accumulate"
+        )
+    run = _Run(objective, batches, config, accelerator, folder, log, seed)
     run.resume()
     for step in range(run.step, run.steps):
         run.take(step)
@@ -89,19 +104,26 @@ def train(
 class _Run:
     """One training under way: what the loop carries from step to step."""
 
-    def __init__(self, objective, batches, config: TrainConfig, accelerator: "Accelerator", folder: Path, log: Log):
-        self.config, self.accelerator, self.folder, self.log = config, accelerator, folder, log
+    def __init__(
+        self, objective: Objective, batches: Batches, config: TrainConfig, accelerator: "Accelerator", folder: Path,
+        log: Log, seed: int,
+    ):  # fmt: skip
+        self.config, self.accelerator, self.folder, self.seed = config, accelerator, folder, seed
+        self.ranks = Ranks(accelerator)
+        self.log = log if self.ranks.first else lambda event: None
         self.batches, self.steps = batches, config.steps(batches.window)
-        self.bare = objective.to(accelerator.device)
-        self.optimizers = build_optimizers(self.bare, config.optim)
-        self.objective, *self.prepared = accelerator.prepare(objective, *self.optimizers)
+        self.objective = objective.to(accelerator.device)
+        self.optimizers = build_optimizers(self.objective, config.optim)
+        self.prepared = [accelerator.prepare(optimizer) for optimizer in self.optimizers]
+        if config.checkpoint_layers:
+            checkpoint_layers(self.objective)
         self.step, self.bad, self.skipped, self.tokens_per_step = 0, 0, 0, config.batch * batches.window
         self.recent: list[Tensor] = []
         self.last: dict[str, Any] = {}
         self.seconds = 0.0
 
     def resume(self) -> None:
-        found = load_checkpoint(self.folder, self.bare, self.optimizers)
+        found = load_checkpoint(self.folder, self.objective, self.optimizers)
         if found:
             self.step, state = found
             self.skipped, self.seconds, self.last = state["skipped"], state["seconds"], state["last"]
@@ -112,24 +134,38 @@ class _Run:
         self.logged_step = self.step
 
     def take(self, step: int) -> None:
-        share = step / self.steps
         set_rate(self.optimizers, rate_at(step, self.steps, self.config.optim))
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        windows = torch.from_numpy(self.batches.batch(step, rank, world)).to(self.accelerator.device)
-        with self.accelerator.autocast():
-            terms = self.objective(windows, share)
+        terms = self._differentiate(step)
         loss = torch.stack(list(terms.values())).sum()
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.bare.parameters(), self.config.optim.clip or math.inf)
+        norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.optim.clip or math.inf)
         if self._update(step, loss, norm):
-            self.recent.append(torch.stack([loss.detach(), *(term.detach() for term in terms.values())]).float())
+            self.recent.append(torch.stack([loss, *terms.values()]).float())
         self.step = step + 1
         if self.step % self.config.log_every == 0 or self.step == self.steps:
             self._report(["loss", *terms])
         if self.step < self.steps:
-            if time.monotonic() - self.saved > self.config.save_every or interrupts.requested():
+            stop = self.ranks.largest(interrupts.requested())
+            if time.monotonic() - self.saved > self.config.save_every or stop:
                 self._save()
-            interrupts.leave_if_requested()
+            if stop:
+                raise Interrupted(stop)
+
+    def _differentiate(self, step: int) -> dict[str, Tensor]:
+        """Leave the gradient of the mean loss over the whole batch, of all processes, in the parameters; the terms."""
+        windows = torch.from_numpy(self.batches.batch(step, self.ranks.rank, self.ranks.world))
+        parts = windows.to(self.accelerator.device).chunk(self.config.accumulate)
+        counts = [self.objective.count_predicted(part) for part in parts]
+        whole = self.ranks.sum(torch.stack(counts).sum()).clamp_min(1)
+        found = []
+        for index, (part, count) in enumerate(zip(parts, counts, strict=True)):
+            torch.manual_seed(branch(self.seed, "draws", step, self.ranks.rank, index))
+            with self.accelerator.autocast():
+                terms = self.objective(part, step / self.steps)
+            found.append(torch.stack(list(terms.values())) * (count / whole))
+            self.accelerator.backward(found[-1].sum())
+        self.ranks.sum_gradients(self.objective.parameters())
+        total = self.ranks.sum(torch.stack(found).detach().sum(dim=0))
+        return dict(zip(terms, total.unbind(), strict=True))
 
     def _update(self, step: int, loss: Tensor, norm: Tensor) -> bool:
         """Take the step unless the numbers are broken (one NaN would make every weight NaN for good); was it taken?"""
@@ -163,12 +199,12 @@ class _Run:
 
     def _save(self) -> None:
         self.saved = time.monotonic()
-        if self.accelerator.is_main_process:
+        if self.ranks.first:
             state = {
                 "skipped": self.skipped, "seconds": self.seconds + self.saved - self.started,
                 "last": self.last, "recent": [terms.tolist() for terms in self.recent],
             }  # fmt: skip
-            save_checkpoint(self.folder, self.step, self.bare, self.optimizers, state)
+            save_checkpoint(self.folder, self.step, self.objective, self.optimizers, state)
             self.log({"event": "saved", "step": self.step})
 
     def finish(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -14,39 +13,16 @@ from torch import Tensor, nn
 
 from nano_think.core import interrupts
 from nano_think.core.errors import DivergedError, Interrupted, UsageError
-from nano_think.data.loader import Windows
-from nano_think.experts import EXPERTS, build_expert
-from nano_think.models.embedder import Embedder, EmbedderConfig
 from nano_think.training.loop import TrainConfig, seed_everything, train
-from nano_think.training.objectives.embedding import EmbedderObjective
-from nano_think.training.objectives.expert import ExpertObjective
-from nano_think.training.objectives.router import RouterObjective
-from tests.tiny import START, VOCABULARY, WIDTH, tiny_config, tiny_head, tiny_mixture
+from nano_think.training.objectives import Objective
+from tests.tiny import START
+from tests.tiny_training import CONFIG, LOG_EVERY, OBJECTIVES, SEED, STEPS, WINDOW, make_objective, make_windows
 
-WINDOW, STEPS, LOG_EVERY = 12, 11, 4
-# save_every is below nothing, so that every step is saved.
-CONFIG = TrainConfig(tokens=STEPS * 4 * WINDOW, batch=4, save_every=-1.0, log_every=LOG_EVERY)
 Events = list[dict[str, Any]]
 
 
 class Killed(Exception):
     """Stands for a kill: nothing in the library knows it."""
-
-
-def make_windows() -> Windows:
-    tokens = np.random.default_rng(0).integers(0, START, 500)
-    tokens[::40] = START
-    return Windows(tokens, WINDOW, CONFIG.batch, seed=3)
-
-
-def make_objective(name: str) -> nn.Module:
-    seed_everything(17)
-    if name == "embedding":
-        config = EmbedderConfig(n_layers=1, n_heads=2, inner=16)
-        return EmbedderObjective(Embedder(config, WIDTH, torch.zeros(VOCABULARY)), START)
-    if name == "router":
-        return RouterObjective(tiny_mixture(randomised=False, n_layers=1), expert_dropout=0.5, entropy=0.01)
-    return ExpertObjective(build_expert(name, tiny_config(name, dropout=0.2), WIDTH), tiny_head(), START)
 
 
 def dying_at(step: int, events: Events) -> Callable[[dict[str, Any]], None]:
@@ -63,19 +39,27 @@ def curve(events: Events) -> dict[int, dict[str, Any]]:
     return {e["step"]: {k: v for k, v in e.items() if k != "tokens_per_second"} for e in steps}
 
 
-@pytest.mark.parametrize("name", [*EXPERTS, "embedding", "router"])
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_resumed_training_is_the_uninterrupted_one(name: str, accelerator: Accelerator, tmp_path: Path):
     """Bit-equal weights and curve after two deaths, one of them between two lines of the log; dropout is on."""
     whole_events: Events = []
     whole = make_objective(name)
-    figures = train(whole, make_windows(), CONFIG, accelerator, tmp_path / "whole", whole_events.append)
+    figures = train(whole, make_windows(), CONFIG, accelerator, tmp_path / "whole", whole_events.append, SEED)
     events: Events = []
     for step in (3, 8):
         with pytest.raises(Killed):
-            train(make_objective(name), make_windows(), CONFIG, accelerator, tmp_path / "cut", dying_at(step, events))
+            train(
+                make_objective(name),
+                make_windows(),
+                CONFIG,
+                accelerator,
+                tmp_path / "cut",
+                dying_at(step, events),
+                SEED,
+            )
         seed_everything(step)
     last = make_objective(name)
-    resumed = train(last, make_windows(), CONFIG, accelerator, tmp_path / "cut", events.append)
+    resumed = train(last, make_windows(), CONFIG, accelerator, tmp_path / "cut", events.append, SEED)
     assert [e["step"] for e in events if e["event"] == "resumed"] == [3, 8]
     ours = last.state_dict()
     assert all(torch.equal(value, ours[path]) for path, value in whole.state_dict().items())
@@ -90,17 +74,16 @@ def test_two_trainings_of_one_seed_are_equal_and_of_two_are_not(accelerator: Acc
     states = []
     for run, seed in enumerate((1, 1, 2)):
         objective = make_objective("transformer")
-        seed_everything(seed)
-        train(objective, make_windows(), CONFIG, accelerator, tmp_path / str(run), lambda event: None)
+        train(objective, make_windows(), CONFIG, accelerator, tmp_path / str(run), lambda event: None, seed)
         states.append(objective.expert.out.weight)
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
 
 
-class Broken(nn.Module):
+class Broken(Objective):
     """(w - 1)^2, but at some steps the loss or its gradient is not finite."""
 
     def __init__(self, bad_steps: set[int], how: str):
-        super().__init__()
+        super().__init__(START)
         self.weight = nn.Parameter(torch.tensor([3.0]))
         self.bad_steps, self.how = bad_steps, how
 
@@ -116,17 +99,17 @@ def test_a_broken_step_is_left_out_and_counted(how: str, accelerator: Accelerato
     """The weights take the path of a training whose broken steps did nothing; the curve stays finite."""
     bad, events = {1, 2, 3, 4, 7}, []
     broken = Broken(bad - {4}, how)
-    figures = train(broken, make_windows(), CONFIG, accelerator, tmp_path, events.append)
+    figures = train(broken, make_windows(), CONFIG, accelerator, tmp_path, events.append, SEED)
     assert figures["skipped_steps"] == 4 and broken.weight.isfinite().all() and broken.weight < 3
     assert all(math.isfinite(point["loss"]) for point in curve(events).values()) and math.isfinite(figures["loss"])
     clean = Broken(set(), how)
-    train(clean, make_windows(), CONFIG, accelerator, tmp_path / "clean", events.append)
+    train(clean, make_windows(), CONFIG, accelerator, tmp_path / "clean", events.append, SEED)
     assert broken.weight > clean.weight
 
 
 def test_a_log_line_of_broken_steps_alone_repeats_the_last(accelerator: Accelerator, tmp_path: Path):
     events: Events = []
-    train(Broken({4, 5, 6, 7}, "loss"), make_windows(), CONFIG, accelerator, tmp_path, events.append)
+    train(Broken({4, 5, 6, 7}, "loss"), make_windows(), CONFIG, accelerator, tmp_path, events.append, SEED)
     points = curve(events)
     assert points[8]["loss"] == points[4]["loss"] and points[11]["loss"] < points[8]["loss"]
 
@@ -135,7 +118,7 @@ def test_a_log_line_of_broken_steps_alone_repeats_the_last(accelerator: Accelera
 def test_five_broken_steps_in_a_row_end_the_training(how: str, accelerator: Accelerator, tmp_path: Path):
     broken = Broken({3, 4, 5, 6, 7}, how)
     with pytest.raises(DivergedError, match=r"step 7: no finite loss or gradient in 5 steps in a row") as error:
-        train(broken, make_windows(), CONFIG, accelerator, tmp_path, lambda event: None)
+        train(broken, make_windows(), CONFIG, accelerator, tmp_path, lambda event: None, SEED)
     assert error.value.exit_code == 7 and broken.weight.isfinite().all()
 
 
@@ -150,15 +133,15 @@ def test_signal_saves_and_leaves_and_the_next_run_goes_on(
 
     cut = make_objective("diffuser")
     with pytest.raises(Interrupted) as error:
-        train(cut, make_windows(), config, accelerator, tmp_path / "cut", stop_at_four)
+        train(cut, make_windows(), config, accelerator, tmp_path / "cut", stop_at_four, SEED)
     assert error.value.exit_code == 143
     monkeypatch.setattr(interrupts, "_requested", 0)
     events: Events = []
     ours = make_objective("diffuser")
-    train(ours, make_windows(), config, accelerator, tmp_path / "cut", events.append)
+    train(ours, make_windows(), config, accelerator, tmp_path / "cut", events.append, SEED)
     assert events[0] == {"event": "resumed", "step": 4, "steps": STEPS}
     whole = make_objective("diffuser")
-    train(whole, make_windows(), config, accelerator, tmp_path / "whole", lambda event: None)
+    train(whole, make_windows(), config, accelerator, tmp_path / "whole", lambda event: None, SEED)
     assert all(torch.equal(value, whole.state_dict()[path]) for path, value in ours.state_dict().items())
 
 
@@ -172,20 +155,22 @@ def test_signal_at_the_last_step_lets_the_training_end(
             monkeypatch.setattr(interrupts, "_requested", signal.SIGINT)
 
     config = TrainConfig(tokens=CONFIG.tokens, batch=4, save_every=1e9, log_every=LOG_EVERY)
-    assert train(Broken(set(), ""), make_windows(), config, accelerator, tmp_path, stop_at_the_end)["steps"] == STEPS
+    assert (
+        train(Broken(set(), ""), make_windows(), config, accelerator, tmp_path, stop_at_the_end, SEED)["steps"] == STEPS
+    )
 
 
 def test_batch_that_does_not_divide_is_refused(
     accelerator: Accelerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(Accelerator, "num_processes", 3)
-    with pytest.raises(UsageError, match="batch: 4 windows do not divide among 3 processes"):
-        train(Broken(set(), ""), make_windows(), CONFIG, accelerator, tmp_path, lambda event: None)
+    with pytest.raises(UsageError, match="batch: 4 windows do not divide among 3 processes in 1 parts each"):
+        train(Broken(set(), ""), make_windows(), CONFIG, accelerator, tmp_path, lambda event: None, SEED)
 
 
 def test_log_says_where_the_training_is(accelerator: Accelerator, tmp_path: Path):
     events: Events = []
-    figures = train(make_objective("diffuser"), make_windows(), CONFIG, accelerator, tmp_path, events.append)
+    figures = train(make_objective("diffuser"), make_windows(), CONFIG, accelerator, tmp_path, events.append, SEED)
     points = curve(events)
     assert list(points) == [4, 8, 11] and points[8]["tokens"] == 8 * 4 * WINDOW and points[8]["steps"] == STEPS
     assert all(p["loss"] == pytest.approx(p["query"] + p["denoise"], rel=1e-5) for p in points.values())
@@ -197,7 +182,7 @@ def test_budget_makes_steps():
     assert TrainConfig(tokens=1, batch=4).steps(25) == 1
 
 
-@pytest.mark.parametrize("field", ["tokens", "batch", "log_every"])
+@pytest.mark.parametrize("field", ["tokens", "batch", "accumulate", "log_every"])
 def test_nothing_to_do_is_refused(field: str):
     with pytest.raises(ValueError, match=f"{field}: wanted at least 1, got 0"):
         TrainConfig(**{field: 0})

@@ -1,1 +1,23 @@
-"""What each training minimises. One file each: whoever trains an expert does not depend on the router's."""
+"""What each training minimises. One file each: whoever trains an expert does not depend on the router's.
+
+B batch, T tokens
+"""
+
+from torch import Tensor, nn
+
+
+class Objective(nn.Module):
+    """Windows of token ids, (B, T + 1), and the share of the training that is done (0 to 1) -> named terms of the loss,
+    which are summed. Each is a mean over the predicted tokens.
+    """
+
+    def __init__(self, start_token: int):
+        super().__init__()
+        self.start_token = start_token
+
+    def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
+        raise AssertionError(f"{type(self).__name__} has no forward")
+
+    def count_predicted(self, tokens_BT1: Tensor) -> Tensor:
+        """How many tokens the means are over, which is what a part of a batch weighs: a start token is no target."""
+        return (tokens_BT1[:, 1:] != self.start_token).sum()

@@ -1,5 +1,4 @@
-"""What the training of the router minimises: a module from windows (B, T + 1) and the share of the training done to
-named loss terms.
+"""What the training of the router minimises.
 
 B batch, T tokens, K experts
 """
@@ -9,9 +8,10 @@ from torch import Tensor, nn
 
 from nano_think.experts import masked_mean
 from nano_think.models.think import NanoThink
+from nano_think.training.objectives import Objective
 
 
-class RouterObjective(nn.Module):
+class RouterObjective(Objective):
     """Next-token loss of the fused hidden, and a bonus for the entropy of the weights that fades to nothing.
 
     expert_dropout: chance that a window goes without one of the experts, so that the mixture can also run without it.
@@ -19,12 +19,12 @@ class RouterObjective(nn.Module):
     """
 
     def __init__(self, model: NanoThink, expert_dropout: float, entropy: float):
-        super().__init__()
+        super().__init__(model.start_token)
         self.model, self.expert_dropout, self.entropy = model, expert_dropout, entropy
 
     def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
         inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
-        scored_BT = targets_BT != self.model.start_token
+        scored_BT = targets_BT != self.start_token
         routed = self.model(inputs_BT, self._drop(len(inputs_BT), inputs_BT.device))
         nll_BT = self.model.head.nll(routed.hidden, targets_BT)
         # Not torch.special.entr: its gradient at a weight of 0, an expert that was left out, is infinite.
