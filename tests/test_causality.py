@@ -82,9 +82,9 @@ def run_blocks(size: int, offset: int = 0) -> tuple[Run, Callable[[int], int]]:
     expert, head = tiny_expert("diffuser"), tiny_head()
     block_T = (torch.arange(T) + offset) // size
     log_snr_BT, query_BT = torch.randn(2, T), torch.rand(2, T) < 0.5
-    z_BTD = torch.randn(2, T, WIDTH).masked_fill(query_BT[..., None], 0.0)
+    x_BTD = torch.randn(2, T, WIDTH).masked_fill(query_BT[..., None], 0.0)
     documents_BT = number_documents(packed(), START)
-    noise = Noise(z_BTD, log_snr_BT, query_BT, block_T)
+    noise = Noise(x_BTD, x_BTD, log_snr_BT, query_BT, block_T.expand(2, -1), documents_BT)
     firsts = [row for row in range(T) if row == 0 or block_T[row] != block_T[row - 1]]
     assert isinstance(expert, Diffuser)
     return (
@@ -175,9 +175,9 @@ def spoil_scan(*args) -> Tensor:
     return ssm.scan_sequentially(*flipped).flip(1)
 
 
-def see_own_block(documents_BT: Tensor, block_T: Tensor) -> tuple[Tensor, Tensor]:
+def see_own_block(*places: Tensor) -> tuple[Tensor, Tensor]:
     """Noisy rows that see the clean tokens of their own block: one row too many is enough."""
-    clean, noisy = ORIGINAL_DOUBLED(documents_BT, block_T)
+    clean, noisy = ORIGINAL_DOUBLED(*places)
     later = torch.cat([noisy[..., :1], noisy[..., : T - 1], noisy[..., T:]], dim=-1)
     return clean, noisy | later
 

@@ -102,6 +102,13 @@ def _batches(windows: list[_Window]) -> Iterator[list[_Window]]:
         yield batch
 
 
+def windows(documents: Sequence[Document], window: int, start_token: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Inputs, targets and whether a target counts, (B, T) each: every token of the documents is a target once."""
+    for batch in _batches(_cut(documents, window)):
+        inputs_BT, targets_BT, place_BT = _pad(documents, batch, start_token)
+        yield inputs_BT, targets_BT, place_BT >= 0
+
+
 @torch.inference_mode()
 def _read_group(model: NanoThink, group: Sequence[Document], window: int) -> Reading:
     assert not model.training, "evaluate in evaluation mode"

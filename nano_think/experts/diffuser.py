@@ -8,21 +8,21 @@ with blocks of one, that is an ordinary causal language model, and it is the mod
 B batch, T tokens, R rows (2 T), D model width, C width of the noise code
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import pad
 
 from nano_think.experts import EXPERTS, Expert, ExpertConfig, masked_mean
 from nano_think.heads.language import LanguageHead
 from nano_think.nn.attention import Attend, attend_where
 from nano_think.nn.block import Block
 from nano_think.nn.cache import AttendCached, KeyValues, Span
-from nano_think.nn.documents import causal_mask, number_documents, same_document
+from nano_think.nn.documents import causal_mask, document_starts, number_documents, same_document
 from nano_think.nn.linear import linear
+from nano_think.nn.noise import NoiseCode, NoiseLevels, add_noise, bayes_skip, noise_window
 from nano_think.nn.rope import Rope, between
 
 MARGIN = 16
@@ -44,8 +44,10 @@ class DiffuserConfig(ExpertConfig):
     """Block sizes that training draws from; the first is the next-token case (tokens)."""
     next_token_share: float = 0.75
     """Share of batches that use the first block size (0 to 1)."""
-    query_share: float = 0.75
-    """Share of blocks that are pure queries, without any information about their tokens (0 to 1)."""
+    query_share: float = 0.25
+    """Share of the larger blocks that are pure queries, without any information about their tokens (0 to 1)."""
+    infill_share: float = 0.1
+    """Share of batches in which a stretch of text comes after what follows it, for infilling (0 to 1)."""
 
     def __post_init__(self) -> None:
         ExpertConfig.__post_init__(self)
@@ -53,18 +55,35 @@ class DiffuserConfig(ExpertConfig):
             raise ValueError(f"code: wanted an even width, got {self.code}")
         if not self.blocks or min(self.blocks) < 1:
             raise ValueError(f"blocks: wanted one or more sizes of at least 1, got {list(self.blocks)}")
-        for name in ("next_token_share", "query_share"):
+        for name in ("next_token_share", "query_share", "infill_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: wanted a share from 0 to 1, got {getattr(self, name)}")
 
 
 class Noise(NamedTuple):
-    """What the noisy half is made of. Log-SNR is lambda: alpha^2 = sigmoid(lambda), sigma^2 = sigmoid(-lambda)."""
+    """What the noisy half is made of; row t stands for token t + 1.
 
-    z_BTD: Tensor
+    x_BTD: what the rows read, `denoised` of z, 0 for queries. skip_BTD: the evidence of z (`bayes_skip`), for the head.
+    log_snr_BT, query_BT: the level, or that there is no information; (1, 1) where all rows are alike. block_BT:
+    the number of each row's block. documents_BT: the document of each row's token.
+    """
+
+    x_BTD: Tensor
+    skip_BTD: Tensor
     log_snr_BT: Tensor
     query_BT: Tensor
-    block_T: Tensor
+    block_BT: Tensor
+    documents_BT: Tensor
+
+
+class DiffuserCache(NamedTuple):
+    """Rotations of all positions; keys and values of clean rows by layer, whatever block is asked next; the scales of
+    clean rows and of queries by layer, (2, 2 D).
+    """
+
+    rope: tuple[Tensor, Tensor]
+    layers: list[KeyValues]
+    scales: list[Tensor]
 
 
 @EXPERTS.register("diffuser")
@@ -80,126 +99,161 @@ class Diffuser(Expert):
             Block(width, config.n_heads, config.inner, config.dropout) for _ in range(config.n_layers)
         )
         self.code = NoiseCode(config.code)
+        self.levels = NoiseLevels()
         self.scales = nn.ModuleList(linear(config.code, 2 * width, zero=True) for _ in range(config.n_layers))
         self.rope = Rope(width // config.n_heads, config.rope_base)
         self.norm = nn.RMSNorm(width)
         self.out = linear(width, width, zero=True)
 
     def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
-        B, T, _ = x_BTD.shape
-        level_BT = x_BTD.new_zeros(B, T)
-        block_T = torch.arange(T, device=x_BTD.device)
-        query = Noise(torch.zeros_like(x_BTD), level_BT, torch.ones_like(level_BT, dtype=torch.bool), block_T)
-        return self.denoise(x_BTD, documents_BT, query)
+        block_BT = torch.arange(x_BTD.shape[1], device=x_BTD.device).expand_as(documents_BT)
+        return self.denoise(x_BTD, documents_BT, queries(x_BTD, block_BT, documents_BT))
 
-    def start(self, batch: int, capacity: int) -> "DiffuserCache":
-        code_2C = torch.stack([self.code.clean, self.code.query])
-        rope = self.rope(torch.arange(capacity + MARGIN, device=code_2C.device))
-        return DiffuserCache(
-            rope=rope,
-            layers=[KeyValues(capacity, MARGIN) for _ in self.blocks],
-            scales=[scale(code_2C) for scale in self.scales],
-        )
+    def denoise(self, x_BTD: Tensor, documents_BT: Tensor, noise: Noise, position_T1: Tensor | None = None) -> Tensor:
+        """Hidden states of the noisy rows, (B, T, D), without the skip term.
 
-    def extend(self, x_BTD: Tensor, span: Span, cache: "DiffuserCache") -> Tensor:
-        """Query mode: of the rows [clean; query], the clean ones stay in the cache and the queries are answered."""
-        B, T, D = x_BTD.shape
-        clean, query = between(cache.rope, span.first, span.end), between(cache.rope, span.first + 1, span.end + 1)
-        rope = torch.cat([clean[0], query[0]]), torch.cat([clean[1], query[1]])
-        x_BRD = torch.cat([x_BTD, x_BTD.new_zeros(B, T, D)], dim=1)
-        span = with_queries(span)
-        for block, layer, scale_2E in zip(self.blocks, cache.layers, cache.scales, strict=True):
-            scale_RE = scale_2E.repeat_interleave(T, dim=0) if T > 1 else scale_2E
-            x_BRD = block(x_BRD, rope, AttendCached(layer, span), scale_RE.chunk(2, dim=-1))
-        return self.out(self.norm(x_BRD[:, T:]))
-
-    def denoise(self, x_BTD: Tensor, documents_BT: Tensor, noise: Noise) -> Tensor:
-        """Hidden states of the noisy rows, (B, T, D), without the skip term; row t stands for token t + 1."""
+        position_T1: where the T + 1 tokens of the window stand, if not one behind the other.
+        """
         T = x_BTD.shape[1]
-        index_T = torch.arange(T, device=x_BTD.device)
-        rope = self.rope(torch.cat([index_T, index_T + 1]))
-        attend = attend_doubled(*doubled_masks(documents_BT, noise.block_T))
-        code_BRC = self.code(noise.log_snr_BT, noise.query_BT)
-        x_BRD = torch.cat([x_BTD, noise.z_BTD.to(x_BTD.dtype)], dim=1)
+        if position_T1 is None:
+            position_T1 = torch.arange(T + 1, device=x_BTD.device)
+        rope = self.rope(torch.cat([position_T1[:-1], position_T1[1:]]))
+        attend = attend_doubled(*doubled_masks(documents_BT, noise.documents_BT, noise.block_BT))
+        code_btC = self.code(noise.log_snr_BT, noise.query_BT)
+        x_BRD = torch.cat([x_BTD, noise.x_BTD.to(x_BTD.dtype)], dim=1)
         for block, scale in zip(self.blocks, self.scales, strict=True):
-            x_BRD = block(x_BRD, rope, attend, scale(code_BRC).chunk(2, dim=-1))
+            clean_E, noisy_btE = scale(self.code.clean.to(code_btC.dtype)), scale(code_btC)
+            scale_bRE = torch.cat([part.expand(len(noisy_btE), T, -1) for part in (clean_E, noisy_btE)], dim=1)
+            x_BRD = block(x_BRD, rope, attend, scale_bRE.chunk(2, dim=-1))
         return self.out(self.norm(x_BRD[:, T:]))
 
     def losses(self, tokens_BT1: Tensor, start_token: int, head: LanguageHead) -> dict[str, Tensor]:
         """Cross-entropy of the posterior p(x | z, what came before) (Dieleman et al. 2022, CDCD), queries and noisy
-        rows.
+        rows: -log softmax(E (h / sqrt(D) + (alpha / sigma^2) z) + b)[x].
 
-        The head adds the evidence of z exactly (the Bayes skip): all rows of E have one length, so
-        p(v | z) is proportional to exp((alpha / sigma^2) e_v z), and logits = E (h / sqrt(D) + (alpha / sigma^2) z) +
-        b.
+        A block of one token is always a query: its only noisy row is its own, whose evidence the skip counts exactly,
+        so p(x | z, past) follows from p(x | past) by Bayes' rule and there is nothing else to learn.
         """
-        inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
-        noise = self.draw_noise(head.embed(targets_BT), head.table.shape)
-        hidden_BTD = self.denoise(head.embed(inputs_BT), number_documents(inputs_BT, start_token), noise)
-        nll_BT = head.nll(hidden_BTD.float() + bayes_skip(noise, head.width), targets_BT)
-        scored_BT = targets_BT != start_token
+        order_T1 = self._draw_order(tokens_BT1.shape[1]).to(tokens_BT1.device)
+        documents_BT1 = number_documents(tokens_BT1, start_token)[:, order_T1]
+        tokens_BT1 = tokens_BT1[:, order_T1]
+        targets_BT, scored_BT = tokens_BT1[:, 1:], tokens_BT1[:, 1:] != start_token
+        block_BT, size = self._draw_blocks(documents_BT1[:, 1:], scored_BT, order_T1)
+        noise, place_BT = self._draw_noise(head, targets_BT, block_BT, documents_BT1[:, 1:], size)
+        hidden_BTD = self.denoise(head.embed(tokens_BT1[:, :-1]), documents_BT1[:, :-1], noise, order_T1)
+        nll_BT = head.nll(hidden_BTD.float() + noise.skip_BTD, targets_BT)
+        noisy_BT = ~noise.query_BT & scored_BT
+        if self.training:
+            self.levels.learn(place_BT[noisy_BT], nll_BT.detach()[noisy_BT])
         share = noise.query_BT.float().mean()
         return {
             "query": share * masked_mean(nll_BT, scored_BT & noise.query_BT),
-            "denoise": (1 - share) * masked_mean(nll_BT, scored_BT & ~noise.query_BT),
+            "denoise": (1 - share) * masked_mean(nll_BT, noisy_BT),
         }
 
-    def draw_noise(self, target_BTD: Tensor, table_shape: torch.Size) -> Noise:
-        """Draw a block size for the batch, and for each block whether it is a query or else its log-SNR."""
-        B, T, _ = target_BTD.shape
-        config, device = self.config, target_BTD.device
+    def _draw_order(self, n: int) -> Tensor:
+        """The order in which a window is read, (n): as it stands, or a stretch of it after what follows it."""
+        order = torch.arange(n)
+        if torch.rand(()) < self.config.infill_share:
+            first, last = torch.randint(1, n, (2,)).sort().values.tolist()
+            order = torch.cat([order[:first], order[last:], order[first:last]])
+        return order
+
+    def _draw_blocks(self, documents_BT: Tensor, scored_BT: Tensor, order_T1: Tensor) -> tuple[Tensor, int]:
+        """The number of each row's block, (B, T), and the size of blocks that nothing cuts short.
+
+        No block goes over the end of a document or a jump in the order, and a start token is a block of its own: the
+        rows before it must not see that their document ends, and the rows behind it must see where theirs begins.
+        """
+        config = self.config
         first = torch.rand(()) < config.next_token_share or len(config.blocks) == 1
         size = config.blocks[0 if first else int(torch.randint(1, len(config.blocks), ()))]
-        block_T = (torch.arange(T, device=device) + int(torch.randint(size, ()))) // size
-        low, high = noise_window(*table_shape)
-        log_snr_BT = (low + (high - low) * torch.rand(B, T, device=device))[:, block_T]
-        query_BT = (torch.rand(B, T, device=device) < config.query_share)[:, block_T]
-        alpha, sigma = log_snr_BT.sigmoid().sqrt()[..., None], (-log_snr_BT).sigmoid().sqrt()[..., None]
-        z_BTD = alpha * target_BTD + sigma * torch.randn_like(target_BTD)
-        return Noise(z_BTD.masked_fill(query_BT[..., None], 0.0), log_snr_BT, query_BT, block_T)
+        T = documents_BT.shape[1]
+        grid_T = (torch.arange(T, device=documents_BT.device) + int(torch.randint(size, ()))) // size
+        new_T = (grid_T[1:] != grid_T[:-1]) | (order_T1[2:] != order_T1[1:-1] + 1)
+        new_BT = new_T | (documents_BT[:, 1:] != documents_BT[:, :-1]) | ~scored_BT[:, :-1]
+        return pad(new_BT.cumsum(dim=1), (1, 0)), size
+
+    def _draw_noise(
+        self, head: LanguageHead, targets_BT: Tensor, block_BT: Tensor, documents_BT: Tensor, size: int
+    ) -> tuple[Noise, Tensor]:
+        """Draw for each block whether it is a query, or else its log-SNR; and its place in the window, (B, T)."""
+        B, T = targets_BT.shape
+        place_BT = self.levels.place(torch.rand(B, T, device=targets_BT.device)).gather(1, block_BT)
+        if size == 1:
+            return queries(head.embed(targets_BT), block_BT, documents_BT), place_BT
+        low, high = noise_window(*head.table.shape)
+        log_snr_BT = low + (high - low) * place_BT
+        query_BT = (torch.rand(B, T, device=targets_BT.device) < self.config.query_share).gather(1, block_BT)
+        z_BTD = add_noise(head.embed(targets_BT), log_snr_BT).masked_fill(query_BT[..., None], 0.0)
+        return noisy(head, z_BTD, log_snr_BT, query_BT, block_BT, documents_BT), place_BT
+
+    def start(self, batch: int, capacity: int) -> DiffuserCache:
+        code_2C = torch.stack([self.code.clean, self.code.query])
+        rope = self.rope(torch.arange(capacity + MARGIN, device=code_2C.device))
+        layers = [KeyValues(capacity, MARGIN) for _ in self.blocks]
+        return DiffuserCache(rope, layers, [scale(code_2C) for scale in self.scales])
+
+    def extend(self, x_BTD: Tensor, span: Span, cache: DiffuserCache, shift: int = 0) -> Tensor:
+        """Query mode: of the rows [clean; query], the clean ones stay in the cache and the queries are answered.
+
+        shift: how many positions behind their place in the cache the tokens stand; not 0 only around a gap.
+        """
+        B, T, D = x_BTD.shape
+        first, end = span.first + shift, span.end + shift
+        clean, query = between(cache.rope, first, end), between(cache.rope, first + 1, end + 1)
+        rope = torch.cat([clean[0], query[0]]), torch.cat([clean[1], query[1]])
+        rows_BRD = torch.cat([x_BTD, x_BTD.new_zeros(B, T, D)], dim=1)
+        scales = [scale_2E.repeat_interleave(T, dim=0) if T > 1 else scale_2E for scale_2E in cache.scales]
+        return self._run(rows_BRD, rope, with_queries(span), scales, cache)[:, T:]
+
+    def answer(
+        self, x_BTD: Tensor, log_snr: Tensor | None, ahead: Span, cache: DiffuserCache, shift: int = 0
+    ) -> Tensor:
+        """Hidden states of one block of noisy rows behind the cache, (B, T, D), without the skip term; nothing is kept.
+
+        ahead: `Timeline.ahead` of T rows. x_BTD: what they read, as in `Noise`. log_snr: their level, None for queries.
+        """
+        rope = between(cache.rope, ahead.first + shift, ahead.end + shift)
+        if log_snr is None:
+            scales = [scale_2E[1:] for scale_2E in cache.scales]
+        else:
+            code_1C = self.code(log_snr.view(1, 1), torch.zeros(1, 1, dtype=torch.bool, device=log_snr.device))[0]
+            scales = [scale(code_1C) for scale in self.scales]
+        return self._run(x_BTD, rope, ahead, scales, cache)
+
+    def _run(self, x_BRD: Tensor, rope, span: Span, scales: list[Tensor], cache: DiffuserCache) -> Tensor:
+        for block, layer, scale in zip(self.blocks, cache.layers, scales, strict=True):
+            x_BRD = block(x_BRD, rope, AttendCached(layer, span), scale.chunk(2, dim=-1))
+        return self.out(self.norm(x_BRD))
 
 
-class DiffuserCache(NamedTuple):
-    """Rotations of all positions; keys and values of clean rows by layer, whatever block is asked next; the scales
-    of clean rows and of queries by layer, (2, 2 D).
-    """
-
-    rope: tuple[Tensor, Tensor]
-    layers: list[KeyValues]
-    scales: list[Tensor]
-
-
-class NoiseCode(nn.Module):
-    """A code per row: one learned vector for clean rows, one for queries, Fourier features of log-SNR for the rest."""
-
-    frequency: Tensor
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.clean, self.query = (nn.Parameter(torch.randn(width)) for _ in range(2))
-        self.register_buffer("frequency", 2.0 ** torch.linspace(-4, 2, width // 2), persistent=False)
-        self.mix = linear(width, width)
-
-    def forward(self, log_snr_BT: Tensor, query_BT: Tensor) -> Tensor:
-        angle = log_snr_BT[..., None] * self.frequency
-        noisy_BTC = silu(self.mix(torch.cat([angle.sin(), angle.cos()], dim=-1)))
-        noisy_BTC = torch.where(query_BT[..., None], self.query.to(noisy_BTC.dtype), noisy_BTC)
-        return torch.cat([self.clean.to(noisy_BTC.dtype).expand_as(noisy_BTC), noisy_BTC], dim=1)
+def queries(like_BTD: Tensor, block_BT: Tensor, documents_BT: Tensor) -> Noise:
+    """Rows without any information about their tokens."""
+    nothing_BTD = torch.zeros_like(like_BTD)
+    level_11 = nothing_BTD.new_zeros(1, 1)
+    return Noise(
+        nothing_BTD, nothing_BTD, level_11, torch.ones_like(level_11, dtype=torch.bool), block_BT, documents_BT
+    )
 
 
-def doubled_masks(documents_BT: Tensor, block_T: Tensor) -> tuple[Tensor, Tensor]:
+def noisy(head: LanguageHead, z_BTD: Tensor, log_snr_BT: Tensor, query_BT: Tensor, *place: Tensor) -> Noise:
+    """Rows that know z, (B, T, D), at their log-SNR; 0 where they are queries. `place`: blocks and documents."""
+    skip_BTD = bayes_skip(z_BTD, log_snr_BT)
+    x_BTD = head.expect(skip_BTD).masked_fill(query_BT[..., None], 0.0)
+    return Noise(x_BTD, skip_BTD, log_snr_BT, query_BT, *place)
+
+
+def doubled_masks(clean_BT: Tensor, noisy_BT: Tensor, block_BT: Tensor) -> tuple[Tensor, Tensor]:
     """Who may look where: clean rows among themselves, (B, 1, T, T), and noisy rows at [clean; noisy], (B, 1, T, 2 T).
 
-    Noisy row t stands for token t + 1, in block `block_T[t]`. The clean side is token-causal whatever the block size,
-    so that one cache of it serves every size.
+    The documents of clean and noisy rows, and the blocks of noisy ones, (B, T) each; row t stands for token t + 1. The
+    clean side is token-causal whatever the block size, so that one cache of it serves every size.
     """
-    index_T = torch.arange(documents_BT.shape[1], device=documents_BT.device)
-    same_BTT = same_document(documents_BT, documents_BT)
-    start_T = torch.searchsorted(block_T, block_T)
-    before_block_TT = start_T[:, None] >= index_T
-    own_block_TT = block_T[:, None] == block_T
-    noisy = torch.cat([same_BTT & before_block_TT, same_BTT & own_block_TT], dim=-1)
-    return causal_mask(documents_BT), noisy[:, None]
+    index_T = torch.arange(clean_BT.shape[1], device=clean_BT.device)
+    before_block_BTT = document_starts(block_BT)[:, :, None] >= index_T
+    noisy_BTS = torch.cat([same_document(noisy_BT, clean_BT) & before_block_BTT, same_document(block_BT, block_BT)], -1)
+    return causal_mask(clean_BT), noisy_BTS[:, None]
 
 
 def attend_doubled(clean_BNTT: Tensor, noisy_BNTS: Tensor) -> Attend:
@@ -222,18 +276,3 @@ def with_queries(span: Span) -> Span:
     seen_BNRS = torch.cat([span.bias_BNTS, span.bias_BNTS], dim=2)
     bias_BNRS = torch.cat([seen_BNRS, own_RT.expand(len(seen_BNRS), 1, -1, -1)], dim=-1)
     return Span(span.first, span.documents_BS, bias_BNRS)
-
-
-def noise_window(vocabulary: int, width: int) -> tuple[float, float]:
-    """Log-SNRs between which a token goes from hidden to plain: around log(2 H / d), H = ln V nats in d dimensions."""
-    centre = math.log(2 * math.log(vocabulary) / width)
-    return centre - 6.0, centre + 2.0
-
-
-def bayes_skip(noise: Noise, width: int) -> Tensor:
-    """sqrt(D) (alpha / sigma^2) z, (B, T, D): what to add to h so that the head counts z's own evidence; 0 for
-    queries.
-    """
-    log_snr = noise.log_snr_BT.float()
-    gain_BT = log_snr.sigmoid().sqrt() / (-log_snr).sigmoid()
-    return (width**0.5 * gain_BT)[..., None] * noise.z_BTD.float()
