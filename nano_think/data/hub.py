@@ -5,6 +5,7 @@ same code and without the network: `--sources tinystories:PATH`.
 """
 
 import functools
+import logging
 import tempfile
 import zlib
 from collections.abc import Generator, Iterable, Iterator
@@ -124,6 +125,8 @@ def library() -> Any:
         import datasets
     except ImportError:
         raise InputError("the package 'datasets' is not installed; run: pip install 'nano_think[hub]'") from None
+    # What it logs as an error it raises too, and that is told in our words.
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)
     datasets.config.STREAMING_OPEN_MAX_RETRIES = datasets.config.STREAMING_READ_MAX_RETRIES = TRIES
     return datasets
 

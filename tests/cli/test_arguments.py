@@ -5,9 +5,12 @@ import re
 import pytest
 import yaml
 
+from nano_think.cli import data
 from nano_think.cli.verbs import all_verbs
 from nano_think.core.config import flatten, to_dict
 from nano_think.stages.pipeline import load, presets
+
+VERBS = [*(verb for verb in all_verbs() if verb != "data"), *(f"data {verb}" for verb in data.VERBS)]
 
 
 def printed(say, *arguments):
@@ -79,7 +82,7 @@ def helps(say, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
     def read(verb):
-        told = say(verb, "--help")
+        told = say(*verb.split(), "--help")
         assert told.code == 0 and told.err == ""
         found, flag = {}, ""
         for line in told.out.splitlines():
@@ -92,7 +95,7 @@ def helps(say, monkeypatch):
     return read
 
 
-@pytest.mark.parametrize("verb", all_verbs())
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_explains_every_setting(helps, verb):
     """Each flag has a type or choices, words, and its default (or that it is required)."""
     flags = helps(verb)
@@ -104,13 +107,13 @@ def test_help_explains_every_setting(helps, verb):
 
 
 UNITLESS = re.compile(
-    r"--(help|debug|json|root|model|prompt|data|config|preset|print-config|show-routing|memory|bad-lines|seed|members"
+    r"--(help|debug|json|root|model|text|domain|split|prompt|data|config|preset|print-config|show-routing|memory|bad-lines|seed|members"
     r"|compute\.(device|dtype|no-fast-matmul)|ingest\.(sources|bad-lines)|evaluate\.prompts"
     r"|.*n-layers|.*n-heads)$"
 )
 
 
-@pytest.mark.parametrize("verb", all_verbs())
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_gives_the_unit_of_every_number(helps, verb):
     """A number has its unit in the words, mostly in parentheses; counts name what they count."""
     without = [
@@ -130,6 +133,15 @@ def test_help_shows_every_setting_of_the_pipeline(helps):
         section, _, last = name.replace("_", "-").rpartition(".")
         last = f"no-{last}" if value is True else last
         assert "--" + f"{section}.{last}".lstrip(".") in flags, name
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["help"]])
+def test_help_of_data_lists_the_verbs_below(say, arguments):
+    """Without a word, and on request."""
+    told = say("data", *arguments)
+    assert told.code == 0
+    for name, verb in data.VERBS.items():
+        assert re.search(rf"^  {name} +{re.escape(verb.summary)}$", told.out, re.MULTILINE)
 
 
 def test_help_of_the_command_lists_the_verbs(say):

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 HEAVY = {
     "accelerate",
     "datasets",
@@ -19,7 +21,7 @@ HEAVY = {
 HELP = """
 import sys
 from nano_think.cli.main import main
-sys.argv = ["nano-think", "--help"]
+sys.argv = ["nano-think", *ARGUMENTS]
 try:
     main()
 except SystemExit:
@@ -34,11 +36,14 @@ def run(code: str) -> tuple[subprocess.CompletedProcess[str], float]:
     return done, time.perf_counter() - start
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["data", "stats", "--help"], ["data", "preview", "--help"], ["data", "check", "--help"]]
+)
+def test_help_imports_nothing_heavy(arguments):
     _, bare = run("pass")
-    helped, took = run(HELP)
+    helped, took = run(HELP.replace("ARGUMENTS", repr(arguments)))
     assert helped.returncode == 0, helped.stderr
     assert "nano-think" in helped.stdout
     assert not HEAVY & set(helped.stderr.split())
     # Printed, not asserted: a shared machine's clock proves nothing.
-    print(f"nano-think --help: {took / bare:.1f} times as long as bare Python ({took:.2f} s)")
+    print(f"nano-think {' '.join(arguments)}: {took / bare:.1f} times as long as bare Python ({took:.2f} s)")

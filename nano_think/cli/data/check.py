@@ -111,6 +111,8 @@ def _look(source: Source, first: int) -> Finding:
     )  # fmt: skip
     count, characters = 0, None
     try:
+        # As in a run: whose origin cannot be told cannot be read.
+        _ = source.origin
         source.check()
         with closing(source.documents()) as documents:  # type: ignore[type-var]
             for document in islice(documents, first if source.remote else None):

@@ -30,8 +30,7 @@ class TextArguments:
     preset: str | None = None
     """Read this preset's sources now, into a temporary folder that is removed at the end."""
     ingest: IngestConfig = IngestConfig()
-    """Read these sources now, in the same way: --sources is short for --ingest.sources, --offline-ok is short for
-    --ingest.offline-ok."""
+    """Read these sources now, too; --sources and --offline-ok work without "ingest."."""
 
 
 A = TypeVar("A", bound=TextArguments)

@@ -111,16 +111,19 @@ def fetch(place: Place) -> Document:
 
 def panel(document: Document, split: str, chars: int, tokenizer: Tokenizer | None, width: int) -> Panel:
     """The document in a frame that says what it is."""
-    head, left_out, tail = shortened(document.text, chars)
     about = [split, f"{len(document.text.encode()):,} bytes"]
+    head, left_out, tail = shortened(document.text, chars)
+    body, unit = [_shown(head), _shown(tail)], "characters"
     if tokenizer:
         ids = tokenizer.encode(document.text)
         about.append(f"{len(ids):,} tokens")
-        body = [_tokens(tokenizer, ids, head), _tokens(tokenizer, ids[::-1], tail, backwards=True)]
-    else:
-        body = [_shown(head), _shown(tail)]
+        first, last = _covering(tokenizer, ids, head), _covering(tokenizer, ids[::-1], tail)
+        # Tokens are not cut: the two ends may meet.
+        first, last = (first, last) if first + last < len(ids) else (len(ids), 0)
+        left_out, unit = len(ids) - first - last, "tokens"
+        body = [_tokens(tokenizer, ids[:first]), _tokens(tokenizer, ids[len(ids) - last :])]
     if left_out:
-        body.insert(1, Text(f"\n⋯ {left_out:,} characters are not shown ⋯\n", style="dim"))
+        body.insert(1, Text(f"\n⋯ {left_out:,} {unit} are not shown ⋯\n", style="dim"))
     names = (document.domain, document.source, document.id)
     title = Text(" · ", style="not dim").join(_shown(" ".join(part.split()), "bold not dim") for part in names)
     return Panel(
@@ -148,16 +151,20 @@ def _shown(text: str, style: str = "", line_end: str = "\n") -> Text:
     return shown
 
 
-def _tokens(tokenizer: Tokenizer, ids: Sequence[int], part: str, backwards: bool = False) -> Text:
-    """As many tokens as cover `part`, in turns of two colours."""
-    wanted, pieces = len(part.encode()), []
-    for token in ids:
+def _covering(tokenizer: Tokenizer, ids: Sequence[int], part: str) -> int:
+    """How many of the first tokens it takes to cover a part of the text."""
+    wanted = len(part.encode())
+    for count, token in enumerate(ids):
         if wanted <= 0:
-            break
-        pieces.append(tokenizer.token_bytes(token))
-        wanted -= len(pieces[-1])
-    ordered = pieces[::-1] if backwards else pieces
-    return Text(SEAM, style="dim").join(_piece(one, "cyan" if k % 2 else "") for k, one in enumerate(ordered))
+            return count
+        wanted -= len(tokenizer.token_bytes(token))
+    return len(ids)
+
+
+def _tokens(tokenizer: Tokenizer, ids: Sequence[int]) -> Text:
+    """Tokens in turns of two colours."""
+    pieces = (_piece(tokenizer.token_bytes(token), "cyan" if number % 2 else "") for number, token in enumerate(ids))
+    return Text.assemble((SEAM, "dim")).join(pieces)
 
 
 def _piece(token: bytes, style: str) -> Text:
