@@ -2,21 +2,24 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nano_think.core.config import Config
-from nano_think.core.errors import ArtifactError, InputError, storage
-from nano_think.data import tokenizer_file
-from nano_think.data.tokenizer_file import BOS, PATTERN, SPECIALS
+from nano_think.core.errors import ArtifactError, InputError
+from nano_think.data import tokenizer_chat, tokenizer_file
+from nano_think.data.tokenizer_file import PATTERN, SPECIALS, Vocabulary
+from nano_think.data.tokenizer_gpt2 import read_gpt2
 
 if TYPE_CHECKING:
     import numpy as np
 
 BYTES = 256
+_NO_UTF8 = re.compile("([\udc80-\udcff]+)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,9 +27,12 @@ class TokenizerConfig(Config):
     """How the vocabulary is learned."""
 
     vocab_size: int = 4096
-    """Ids in all, in tokens: 256 bytes, the merges, and the 5 special tokens at the end."""
+    """Ids in all, in tokens: 256 bytes, the merges, and the 5 special tokens at the end. Not used with `gpt2`."""
     max_train_bytes: int = 512 * 2**20
     """Text that is read for training, in bytes; from more, a sample by hash."""
+    gpt2: Path | None = None
+    """Folder with GPT-2's vocabulary (vocab.json and merges.txt, encoder.json and vocab.bpe, or tokenizer.json), to be
+    used in place of a learned one; none = learn."""
 
     def __post_init__(self) -> None:
         if not BYTES + len(SPECIALS) < self.vocab_size <= 2**20:
@@ -57,11 +63,21 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterator[str], out: Path) ->
             f"the text ({read['bytes']:,} bytes) yields {most} tokens, not {config.vocab_size}: "
             f"lower the tokenizer's vocab_size to at most {most}, or give more text"
         )
-    with storage(out):
-        out.mkdir(parents=True, exist_ok=True)
-        tokenizer_file.write(out, ranks)
-    special = {name: wanted + place for place, name in enumerate(SPECIALS)}
-    return {"vocab_size": config.vocab_size, "merges": wanted - BYTES, "special": special} | read
+    return _write(Vocabulary(ranks), out) | read
+
+
+def adopt_gpt2(folder: Path, out: Path) -> dict[str, Any]:
+    """Write GPT-2's vocabulary from its own files to `out`: its ids 0 to 50,256, then our special tokens for chats.
+
+    `<|endoftext|>` opens every document. Returns as `train_tokenizer`, which see, nothing read. Raises `InputError`.
+    """
+    return _write(read_gpt2(folder), out) | {"documents": 0, "bytes": 0}
+
+
+def _write(vocabulary: Vocabulary, out: Path) -> dict[str, Any]:
+    tokenizer_file.write(out, vocabulary)
+    merges, special = len(vocabulary.ranks) - BYTES, vocabulary.special
+    return {"vocab_size": BYTES + merges + len(special), "merges": merges, "special": special}
 
 
 def _limited(texts: Iterator[str], limit: int, read: dict[str, int]) -> Iterator[str]:
@@ -77,28 +93,29 @@ def _limited(texts: Iterator[str], limit: int, read: dict[str, int]) -> Iterator
 class Tokenizer:
     """Text <-> ids. What a user types is always text: `encode` never yields a special id, whatever the text says."""
 
-    def __init__(self, ranks: dict[bytes, int], special: dict[str, int]):
+    def __init__(self, vocabulary: Vocabulary):
         import tiktoken
 
-        self.special = special
-        self.vocab_size = len(ranks) + len(special)
-        self.bos = special[BOS]
-        self._start = BOS
-        self._bytes = [*sorted(ranks, key=ranks.__getitem__), *(name.encode() for name in special)]
+        ranks, self.special = vocabulary.ranks, vocabulary.special
+        self.vocab_size = len(ranks) + len(self.special)
+        self.bos = self.special[vocabulary.start]
+        self._start = vocabulary.start
+        self._bytes = [*sorted(ranks, key=ranks.__getitem__), *(name.encode() for name in self.special)]
+        self._of_byte = [ranks[bytes([byte])] for byte in range(BYTES)]
         self._engine = tiktoken.Encoding(
             "nano_think",
-            pat_str=PATTERN,
-            mergeable_ranks=ranks,
-            special_tokens=special,
+            pat_str=vocabulary.pattern,
+            mergeable_ranks=dict(ranks),
+            special_tokens=self.special,
             explicit_n_vocab=self.vocab_size,
         )
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
         """The tokenizer in `folder`, from tokenizer.json alone; `ArtifactError` when it is missing or damaged."""
-        ranks, special = tokenizer_file.read(folder)
+        vocabulary = tokenizer_file.read(folder)
         with _no_panic(folder / tokenizer_file.FILE):
-            return cls(ranks, special)
+            return cls(vocabulary)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without a start token. Halves of surrogate pairs become U+FFFD."""
@@ -115,6 +132,27 @@ class Tokenizer:
             # As the engine's own repair in `encode`: halves that belong together are joined, others become U+FFFD.
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             return self._engine.encode_to_numpy(text, allowed_special=allowed, disallowed_special=())
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """The ids of any bytes, for `decode_bytes`: `encode` of what is UTF-8, and one id for each byte that is not."""
+        ids: list[int] = []
+        # Bytes that are no UTF-8 become U+DC80 to U+DCFF, which valid UTF-8 cannot hold.
+        for place, part in enumerate(_NO_UTF8.split(data.decode(errors="surrogateescape"))):
+            ids += (self._of_byte[ord(half) - 0xDC00] for half in part) if place % 2 else self.encode(part)
+        return ids
+
+    def encode_chat(
+        self, messages: Iterable[Mapping[str, str]], add_generation_prompt: bool = False
+    ) -> tuple[list[int], list[bool]]:
+        """(ids, mask) of messages {"role": system, user or assistant, "content": text}.
+
+        The mask is true for what the assistant says, its end token included: the ids that a model learns from. The ids
+        are those of transformers' `apply_chat_template`, but for special tokens that somebody typed, which are
+        plain text here and have a zero-width space put into them there. Raises `InputError` for other roles.
+        """
+        ids, mask = tokenizer_chat.encode(messages, self.encode, self.special)
+        prompt = [self.special[tokenizer_chat.ASSISTANT]] if add_generation_prompt else []
+        return [self.bos, *ids, *prompt], [False, *mask, *(False for _ in prompt)]
 
     def encode_document(self, text: str) -> list[int]:
         """The start token, then the ids of the text: how documents stand in the token files."""

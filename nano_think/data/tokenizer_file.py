@@ -1,18 +1,20 @@
-"""tokenizer.json and tokenizer_config.json: our merges in the form that `tokenizers` and transformers read, and back.
+"""tokenizer.json and tokenizer_config.json: a vocabulary in the form that `tokenizers` and transformers read, and back.
 
-What is read is checked as a stranger's file: sizes are capped, and the split pattern is ours, never the file's, because
-a hostile one can hang or crash an engine.
+What is read is checked as a stranger's file: sizes are capped, and the split pattern is one of ours, never the file's
+own, because a hostile one can hang or crash an engine.
 """
 
 import functools
-import itertools
+import heapq
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nano_think.core.errors import ArtifactError
+from nano_think.core.errors import ArtifactError, storage
 from nano_think.core.files import write_json, write_text
+from nano_think.data.tokenizer_chat import ASSISTANT, ASSISTANT_END, CHAT, USER, USER_END, template
 
 FILE = "tokenizer.json"
 MAX_FILE_BYTES = 256 * 2**20
@@ -25,20 +27,33 @@ PATTERN = (
     r"|\s{0,255}[\r\n]|\s{1,256}(?!\S)|\s{1,256}"
 )
 
-BOS, USER, USER_END = "<|bos|>", "<|user_start|>", "<|user_end|>"
-ASSISTANT, ASSISTANT_END = "<|assistant_start|>", "<|assistant_end|>"
-SPECIALS = (BOS, USER, USER_END, ASSISTANT, ASSISTANT_END)
+# GPT-2's, with its runs of white space cut at 256 for the same reason: only in longer runs do ids differ from GPT-2's.
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s{1,256}(?!\S)|\s{1,256}"
 
-# A system message has no token of its own: it opens the first user message, as in nanochat.
-CHAT_TEMPLATE = (
-    "{{ '<|bos|>' }}{% set ns = namespace(system='') %}{% for message in messages %}"
-    "{% if message.role == 'system' %}{% set ns.system = message.content + '\\n\\n' %}"
-    "{% elif message.role == 'user' %}{{ '<|user_start|>' + ns.system + message.content + '<|user_end|>' }}"
-    "{% set ns.system = '' %}"
-    "{% elif message.role == 'assistant' %}{{ '<|assistant_start|>' }}{% generation %}"
-    "{{ message.content + '<|assistant_end|>' }}{% endgeneration %}"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant_start|>' }}{% endif %}"
-)
+BOS, GPT2_BOS = "<|bos|>", "<|endoftext|>"
+SPECIALS = (BOS, *CHAT)
+# A vocabulary's start token tells which split pattern belongs to it: a file may name one of these and no other.
+PATTERNS = {BOS: PATTERN, GPT2_BOS: GPT2_PATTERN}
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What all engines are built from. The special tokens are the ids after the last token of text."""
+
+    ranks: Mapping[bytes, int]
+    """Token bytes -> id, without gaps from 0; of two possible merges the one with the lower id is made first."""
+    start: str = BOS
+    """The token that opens every document: a key of `PATTERNS`."""
+
+    @property
+    def pattern(self) -> str:
+        """The regular expression that cuts a text into the pieces within which tokens are merged."""
+        return PATTERNS[self.start]
+
+    @property
+    def special(self) -> dict[str, int]:
+        """Name -> id, the start token first."""
+        return {name: len(self.ranks) + place for place, name in enumerate((self.start, *CHAT))}
 
 
 @functools.cache
@@ -49,70 +64,104 @@ def byte_letters() -> tuple[str, ...]:
     return tuple(chr(byte) if byte in printable else chr(next(rest)) for byte in range(256))
 
 
-def _letters(token: bytes) -> str:
+@functools.cache
+def byte_of() -> dict[str, int]:
+    """The byte of each letter."""
+    return {letter: byte for byte, letter in enumerate(byte_letters())}
+
+
+def letters(token: bytes) -> str:
+    """A token as tokenizer.json writes it."""
     return "".join(byte_letters()[byte] for byte in token)
 
 
-def merge_of(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens whose merge made `token`: what is left of its bytes after every earlier merge."""
-    parts = [bytes([byte]) for byte in token]
-    while len(parts) > 2:
-        pairs = [ranks.get(left + right, len(ranks)) for left, right in itertools.pairwise(parts)]
-        place = pairs.index(min(pairs))
-        parts[place : place + 2] = [parts[place] + parts[place + 1]]
-    assert len(parts) == 2 and parts[0] in ranks and parts[1] in ranks, token
-    return parts[0], parts[1]
+def merge_of(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, ...]:
+    """The two tokens whose merge made `token`: what is left of its bytes after every earlier merge.
+
+    O(n log n) merges for n bytes, since text of one letter gives tokens of many thousands of them. More than two parts
+    are left of a token that no merge can make.
+    """
+    size = len(token)
+    stop, before = list(range(1, size + 1)), list(range(-1, size))  # of the part that starts at each byte
+    waiting: list[tuple[int, int, int, int]] = []
+
+    def consider(start: int) -> None:
+        """Queue the merge of the part at `start` with the one after it, if it makes a token."""
+        middle = stop[start] if start >= 0 else size
+        if middle < size and (rank := ranks.get(token[start : stop[middle]])) is not None:
+            heapq.heappush(waiting, (rank, start, middle, stop[middle]))
+
+    for start in range(size):
+        consider(start)
+    parts = size
+    while parts > 2 and waiting:
+        _, start, middle, end = heapq.heappop(waiting)
+        if stop[start] != middle or stop[middle] != end:
+            continue  # one of the two has been merged with another since
+        stop[start], stop[middle] = end, 0
+        if end < size:
+            before[end] = start
+        parts -= 1
+        consider(before[start])
+        consider(start)
+    starts = [start for start in range(size) if stop[start]]
+    return tuple(token[start : stop[start]] for start in starts)
 
 
-def write(folder: Path, ranks: Mapping[bytes, int]) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json` for token bytes -> id; the specials follow as the last ids."""
+def write(folder: Path, vocabulary: Vocabulary) -> None:
+    """Write `tokenizer.json` and `tokenizer_config.json`."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    vocab = {_letters(token): rank for token, rank in ranks.items()}
-    ordered = sorted(ranks, key=ranks.__getitem__)
-    halves = (merge_of(token, ranks) for token in ordered if len(token) > 1)
-    merges = [(_letters(left), _letters(right)) for left, right in halves]
-    exported = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    ranks = vocabulary.ranks
+    merges = [merge_of(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
+    assert all(len(halves) == 2 and ranks.keys() >= {*halves} for halves in merges), "a token that no merge can make"
+    model = models.BPE(
+        vocab={letters(token): rank for token, rank in ranks.items()},
+        merges=[(letters(left), letters(right)) for left, right in merges],
+    )
+    exported = Tokenizer(model)
     exported.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PATTERN), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+        [pre_tokenizers.Split(Regex(vocabulary.pattern), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
     )
     exported.decoder = decoders.ByteLevel()
-    exported.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in SPECIALS])
-    write_text(folder / FILE, exported.to_str(pretty=True) + "\n")
-    write_json(folder / "tokenizer_config.json", _transformers_config())
+    exported.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in vocabulary.special])
+    with storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / FILE, exported.to_str(pretty=True) + "\n")
+        write_json(folder / "tokenizer_config.json", _transformers_config(vocabulary.start))
 
 
-def _transformers_config() -> dict[str, Any]:
+def _transformers_config(start: str) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": BOS,
+        "bos_token": start,
         "eos_token": ASSISTANT_END,
         "pad_token": ASSISTANT_END,
         "additional_special_tokens": [USER, USER_END, ASSISTANT],
         "clean_up_tokenization_spaces": False,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": template(start),
     }
 
 
-def read(folder: Path) -> tuple[dict[bytes, int], dict[str, int]]:
-    """(token bytes -> id, special name -> id) of our own tokenizer.json; `ArtifactError` for anything else."""
+def read(folder: Path) -> Vocabulary:
+    """The vocabulary in our own tokenizer.json; `ArtifactError` for anything else."""
     path = folder / FILE
     values = _json(path)
     try:
         pattern = values["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
         vocab, added = values["model"]["vocab"], values["added_tokens"]
-        byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
-        ranks = {bytes(byte_of[letter] for letter in token): int(rank) for token, rank in vocab.items()}
+        ranks = {bytes(byte_of()[letter] for letter in token): int(rank) for token, rank in vocab.items()}
         special = {str(token["content"]): int(token["id"]) for token in added}
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, f"a part is missing or of the wrong type ({error!r})") from None
-    if pattern != PATTERN:
-        raise _damaged(path, "its split pattern is not nano_think's")
+    start = next((start for start, known in PATTERNS.items() if known == pattern), None)
+    if start is None:
+        raise _damaged(path, "its split pattern is not one of nano_think's")
     if sorted(ranks.values()) != list(range(len(vocab))) or any(bytes([byte]) not in ranks for byte in range(256)):
         raise _damaged(path, "its ids have gaps or bytes are missing")
-    if [special.get(name) for name in SPECIALS] != list(range(len(vocab), len(vocab) + len(SPECIALS))):
+    if special != Vocabulary(ranks, start).special:
         raise _damaged(path, "its special tokens are not nano_think's")
-    return ranks, {name: special[name] for name in SPECIALS}
+    return Vocabulary(ranks, start)
 
 
 def _json(path: Path) -> Any:
