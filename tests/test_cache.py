@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nano_think.experts import EXPERTS, Expert
+from nano_think.experts import Expert
 from nano_think.models.think import NanoThink
 from nano_think.nn.attention import attend_where
 from nano_think.nn.cache import PADDING, KeyValues, RunningMean, Span, Timeline, pad_left
@@ -19,6 +19,7 @@ from nano_think.nn.mla import LatentAttention
 from tests.tiny import (
     ROUTER_KINDS,
     START,
+    VARIANTS,
     WIDTH,
     draw_tokens,
     few,
@@ -59,7 +60,7 @@ def at_once(expert: Expert, tokens_BT: Tensor) -> Tensor:
     return expert(tiny_head().embed(tokens_BT), number_documents(tokens_BT, START))
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 @few(12)
 @given(pieces=PIECES)
 def test_expert_in_pieces_is_the_expert(name: str, pieces: list[int]):
@@ -69,7 +70,7 @@ def test_expert_in_pieces_is_the_expert(name: str, pieces: list[int]):
     torch.testing.assert_close(got, at_once(expert, packed()), **TOLERANCE)
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_expert_token_by_token_is_the_expert(name: str):
     expert = tiny_expert(name)
     torch.testing.assert_close(in_pieces(expert, packed(), [1] * T), at_once(expert, packed()), **TOLERANCE)
@@ -148,7 +149,7 @@ def assert_greedy(cached: Callable[[Tensor, Tensor | None], Tensor], whole: Call
         assert alone_NV.argmax(-1).tolist() == row[len(prompt) :]
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_256_greedy_tokens_of_ragged_rows(name: str):
     expert, head = tiny_expert(name), tiny_head()
     timeline, past = Timeline(3, 300), expert.start(3, 300)
@@ -198,7 +199,7 @@ def drop_boundaries(self: Timeline, documents_BT: Tensor) -> Span:
 APPEND = Timeline.append
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_cache_that_loses_boundaries_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Timeline, "append", drop_boundaries)
     with pytest.raises(AssertionError, match="not close"):
@@ -206,7 +207,7 @@ def test_a_cache_that_loses_boundaries_is_noticed(name: str, monkeypatch: pytest
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_length_of_the_window_does_not_matter(name: str):
     """f(tokens[:, :t]) = f(tokens)[:, :t]: nothing depends on how many tokens there are."""
     expert, whole = tiny_expert(name), at_once(tiny_expert(name), packed())
@@ -245,13 +246,14 @@ def test_running_mean_in_pieces_is_the_running_mean(pieces: list[int], seed: int
     torch.testing.assert_close(got, running_mean(x, documents_BT), atol=1e-5, rtol=1e-5)
 
 
-def test_state_space_keeps_the_same_few_numbers_however_long_the_text():
-    expert, sizes = tiny_expert("state_space"), []
+@pytest.mark.parametrize("name", ["state_space", "state_space s6"])
+def test_state_space_keeps_the_same_few_numbers_however_long_the_text(name: str):
+    expert, sizes = tiny_expert(name), []
     timeline, past = Timeline(1, 60), expert.start(1, 60)
     with torch.no_grad():
         for _ in range(60):
             expert.extend(torch.randn(1, 1, WIDTH), timeline.append(torch.zeros(1, 1, dtype=torch.long)), past)
-            sizes.append(sum(state.tail_BTI.numel() + state.state_BGPN.numel() for state in past))
+            sizes.append(sum(state.tail_BTI.numel() + state.state.numel() for state in past))
     assert len(set(sizes[3:])) == 1
 
 

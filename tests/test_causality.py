@@ -16,12 +16,13 @@ from nano_think.memory.store import VectorStore
 from nano_think.models import embedder as embedder_module
 from nano_think.models import think
 from nano_think.models.embedder import Embedder, EmbedderConfig
-from nano_think.nn import blend, ssm
+from nano_think.nn import blend, s6, ssm
 from nano_think.nn.documents import number_documents, same_document
 from tests.perturbation import assert_causal, randomise_zeros
 from tests.tiny import (
     ROUTER_KINDS,
     START,
+    VARIANTS,
     VOCABULARY,
     WIDTH,
     draw_tokens,
@@ -121,7 +122,7 @@ def run_persistent() -> Run:
     return run_memory(lambda reading: memories.search(store, reading))
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_expert_cannot_see_the_future(name: str):
     """Changing a token leaves every output before it as it was, bit for bit."""
     assert_causal(run_expert(name), packed(), VOCABULARY, PLACES)
@@ -175,6 +176,13 @@ def spoil_scan(*args) -> Tensor:
     return ssm.scan_sequentially(*flipped).flip(1)
 
 
+def spoil_selective_scan(*args, **more) -> tuple[Tensor, Tensor]:
+    *inputs, A, B, C, D, fresh, z, state = args
+    flipped = (x.flip(1) for x in inputs)
+    y, last = SELECTIVE_SCAN(*flipped, A, B.flip(1), C.flip(1), D, fresh, z.flip(1), state, **more)
+    return y.flip(1), last
+
+
 def see_own_block(*places: Tensor) -> tuple[Tensor, Tensor]:
     """Noisy rows that see the clean tokens of their own block: one row too many is enough."""
     clean, noisy = ORIGINAL_DOUBLED(*places)
@@ -190,6 +198,7 @@ def sees_its_own_entry(query: Tensor, key: Tensor, value: Tensor, first: int, k:
     return ORIGINAL_EARLIER(query, key, value, first + 1, k)
 
 
+SELECTIVE_SCAN = s6.selective_scan
 ORIGINAL_DOUBLED = diffuser.doubled_masks
 ORIGINAL_EARLIER = memories.earlier_in_document
 LEAKS = {
@@ -200,6 +209,10 @@ LEAKS = {
         ssm.CausalConv, "forward", backwards(ssm.CausalConv.forward), lambda m: run_expert("state_space"),
     ),
     "state space's scan": (ssm, "scan_in_chunks", spoil_scan, lambda m: run_expert("state_space")),
+    "S6's convolution": (
+        ssm.CausalConv, "forward", backwards(ssm.CausalConv.forward), lambda m: run_expert("state_space s6"),
+    ),
+    "S6's scan": (s6, "selective_scan", spoil_selective_scan, lambda m: run_expert("state_space s6")),
     "router's mask": (think, "causal_mask", everywhere, lambda m: run_mixture("token")),
     "router's mean": (blend, "running_mean", whole_mean, lambda m: run_mixture("mean")),
     "one expert of the mixture": (transformer, "causal_mask", everywhere, lambda m: run_mixture("static")),

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from nano_think.experts import EXPERTS
 from nano_think.nn import documents as documents_module
-from nano_think.nn import ssm
+from nano_think.nn import s6, ssm
+from nano_think.nn.causal_conv import CausalConv
 from nano_think.nn.documents import document_starts, number_documents, running_mean
-from nano_think.nn.ssm import CausalConv, scan_in_chunks
-from tests.tiny import ROUTER_KINDS, START, WIDTH, draw_tokens, tiny_expert, tiny_head, tiny_mixture
+from nano_think.nn.ssm import scan_in_chunks
+from tests.tiny import ROUTER_KINDS, START, VARIANTS, WIDTH, draw_tokens, tiny_expert, tiny_head, tiny_mixture
 
 SECOND, T = 19, 40
 TOLERANCE = 1e-4
@@ -37,7 +37,7 @@ def run_expert(name: str) -> Callable[[Tensor], Tensor]:
     return lambda tokens_BT: expert(head.embed(tokens_BT), number_documents(tokens_BT, START))
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_expert_keeps_documents_apart(name: str):
     assert_apart(run_expert(name))
 
@@ -80,7 +80,7 @@ def one_document(tokens_BT: Tensor, start_token: int) -> Tensor:
     return torch.zeros_like(tokens_BT)
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_lost_boundary_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch):
     """Without document numbers every expert mixes what should be apart: the tests above can fail."""
     monkeypatch.setitem(globals(), "number_documents", one_document)
@@ -93,6 +93,13 @@ def test_a_state_that_is_not_emptied_is_noticed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ssm, "_read_state", lambda state, decay, C, same: whole(state, decay, C, same | True))
     with pytest.raises(AssertionError, match="not close"):
         assert_apart(run_expert("state_space"))
+
+
+def test_an_s6_state_that_is_not_emptied_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    whole = s6.document_changes
+    monkeypatch.setattr(s6, "document_changes", lambda documents_BT, *last: whole(documents_BT, *last) & False)
+    with pytest.raises(AssertionError, match="not close"):
+        assert_apart(run_expert("state_space s6"))
 
 
 def test_documents_are_numbered_and_found():

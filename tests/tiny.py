@@ -1,12 +1,13 @@
 """Models that are built in milliseconds; an expert that is new in the registry needs no line here."""
 
 import dataclasses
+from typing import get_args, get_type_hints
 
 import torch
 from hypothesis import settings
 from torch import Tensor
 
-from nano_think.experts import EXPERTS, Expert, ExpertConfig
+from nano_think.experts import EXPERTS, Expert, ExpertConfig, build_expert
 from nano_think.heads.language import LanguageHead, normalise_table
 from nano_think.models.think import NanoThink, Router, RouterConfig
 from nano_think.nn.blend import BlendKind
@@ -19,22 +20,36 @@ SHAPE = {
 ROUTER_KINDS: tuple[BlendKind, ...] = ("static", "mean", "token", "expert")
 
 
+def variants() -> list[str]:
+    """Every registered expert, and each further form that its configuration offers, as "name form"."""
+    found = []
+    for name, kind in EXPERTS.items():
+        _, *others = get_args(get_type_hints(kind.Config).get("form", str)) or ("",)
+        found += [name, *(f"{name} {form}" for form in others)]
+    return found
+
+
+VARIANTS = variants()
+
+
 def few(examples: int) -> settings:
     """Settings of a property test: so many examples, the same in every run, nothing kept."""
     return settings(max_examples=examples, deadline=None, derandomize=True, database=None)
 
 
 def tiny_config(name: str, **more) -> ExpertConfig:
-    """The configuration of any registered expert, with what it has of the small shape."""
+    """The configuration of any variant of a registered expert, with what it has of the small shape."""
+    name, _, form = name.partition(" ")
     kind = EXPERTS[name].Config
     known = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{key: value for key, value in (SHAPE | more).items() if key in known})
+    wanted = SHAPE | more | ({"form": form} if form else {})
+    return kind(**{key: value for key, value in wanted.items() if key in known})
 
 
 def tiny_expert(name: str, seed: int = 0, **more) -> Expert:
     """An expert in evaluation mode with nothing left at zero."""
     torch.manual_seed(seed)
-    return randomise_zeros(EXPERTS[name](tiny_config(name, **more), WIDTH)).eval()
+    return randomise_zeros(build_expert(name.split()[0], tiny_config(name, **more), WIDTH)).eval()
 
 
 def tiny_head(seed: int = 0) -> LanguageHead:

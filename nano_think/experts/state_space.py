@@ -4,29 +4,38 @@ B batch, T tokens, D model width
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
 from nano_think.experts import EXPERTS, Expert, ExpertConfig
 from nano_think.nn.cache import Span
+from nano_think.nn.causal_conv import ScanState
 from nano_think.nn.linear import linear
-from nano_think.nn.ssm import ScanState, StateSpaceMixer
+from nano_think.nn.s6 import S6Mixer
+from nano_think.nn.ssm import StateSpaceMixer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateSpaceConfig(ExpertConfig):
-    """A stack of Mamba-2 mixers."""
+    """A stack of selective state-space mixers."""
 
+    form: Literal["ssd", "s6"] = "ssd"
+    """Mamba-2's scan (one decay per head of channels, matrix products) or Mamba's (every state of every channel decays
+    by itself; on a CPU by a kernel that is compiled at the first use)."""
     inner: int = 256
     """Inner width (channels)."""
     n_state: int = 16
     """State per channel (numbers)."""
     head_width: int = 32
-    """Channels that share one decay (channels)."""
+    """Only for "ssd": channels that share one decay (channels)."""
     taps: int = 4
     """Length of the causal convolution (tokens)."""
     chunk: int = 32
-    """Tokens that the scan handles in one matrix product: speed and memory, not the result (tokens)."""
+    """Only for "ssd": tokens that the scan handles in one matrix product; speed and memory, not the result (tokens)."""
+    rank: int = 0
+    """Only for "s6": numbers that the steps of all channels are made from; 0 is a sixteenth of the model width
+    (numbers)."""
 
 
 @EXPERTS.register("state_space")
@@ -37,8 +46,7 @@ class StateSpace(Expert):
 
     def __init__(self, config: StateSpaceConfig, width: int):
         super().__init__()
-        shape = (width, config.inner, config.n_state, config.head_width, config.taps, config.chunk)
-        self.mixers = nn.ModuleList(StateSpaceMixer(*shape) for _ in range(config.n_layers))
+        self.mixers = nn.ModuleList(_build_mixer(config, width) for _ in range(config.n_layers))
         self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(config.n_layers))
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.RMSNorm(width)
@@ -56,3 +64,9 @@ class StateSpace(Expert):
         for norm, mixer, state in zip(self.norms, self.mixers, cache, strict=True):
             x_BTD = x_BTD + mixer.extend(norm(x_BTD), span, state)  # type: ignore[operator]
         return self.out(self.norm(x_BTD))
+
+
+def _build_mixer(config: StateSpaceConfig, width: int) -> nn.Module:
+    if config.form == "s6":
+        return S6Mixer(width, config.inner, config.n_state, config.rank or -(-width // 16), config.taps)
+    return StateSpaceMixer(width, config.inner, config.n_state, config.head_width, config.taps, config.chunk)

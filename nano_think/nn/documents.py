@@ -28,9 +28,18 @@ def document_starts(documents_BT: Tensor) -> Tensor:
     """The index within the window of the first token of each token's document, (B, T)."""
     T = documents_BT.shape[1]
     index_T = torch.arange(T, device=documents_BT.device)
+    return torch.where(document_changes(documents_BT), index_T, 0).cummax(dim=1).values
+
+
+def document_changes(documents_BT: Tensor, last_B: Tensor | None = None) -> Tensor:
+    """True at tokens of another document than the token before, (B, T); the first is compared with `last_B`, the
+    documents of what came before, or begins one if there is nothing before.
+    """
     new_BT = torch.ones_like(documents_BT, dtype=torch.bool)
     new_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
-    return torch.where(new_BT, index_T, 0).cummax(dim=1).values
+    if last_B is not None:
+        new_BT[:, 0] = documents_BT[:, 0] != last_B
+    return new_BT
 
 
 def running_sum(x_BTD: Tensor, documents_BT: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu, softplus
 
 from nano_think.nn.cache import Span
+from nano_think.nn.causal_conv import CausalConv, ScanState
 from nano_think.nn.linear import linear
 
 
@@ -103,23 +104,6 @@ def _pass_state(state: Tensor, xdt: Tensor, log_decay: Tensor, B: Tensor, docume
     return kept_BG[..., None, None] * state + added
 
 
-class CausalConv(nn.Module):
-    """Depthwise convolution over the last `taps` tokens of the same document: (B, T, I) -> (B, T, I)."""
-
-    def __init__(self, channels: int, taps: int = 4):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(taps, channels).uniform_(-(taps**-0.5), taps**-0.5))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x_BTI: Tensor, documents_BT: Tensor) -> Tensor:
-        y_BTI = x_BTI * self.weight[0] + self.bias
-        for back in range(1, min(len(self.weight), x_BTI.shape[1])):
-            same_BT = documents_BT[:, back:] == documents_BT[:, :-back]
-            earlier_BTI = pad(x_BTI[:, :-back] * same_BT[..., None], (0, 0, back, 0))
-            y_BTI = y_BTI + earlier_BTI * self.weight[back]
-        return y_BTI
-
-
 class StateSpaceMixer(nn.Module):
     """Convolution, selective scan and gate of Mamba-2: (B, T, D) -> (B, T, D).
 
@@ -149,22 +133,22 @@ class StateSpaceMixer(nn.Module):
             y_BTGP = scan_in_chunks(x_BTGP, dt, -self.log_A.exp(), B, C, documents_BT, self.chunk)
         return self._finish(y_BTGP, x_BTGP, gate)
 
-    def extend(self, u_BTD: Tensor, span: Span, cache: "ScanState") -> Tensor:
+    def extend(self, u_BTD: Tensor, span: Span, cache: ScanState) -> Tensor:
         """The same for new tokens behind what the state has read, (B, T, D)."""
         gate, xBC, dt = self._project(u_BTD)
         x_BTGP, B, C = self._select(cache.convolve(self.conv, xBC, span))
-        if cache.state_BGPN is None:
-            cache.state_BGPN = x_BTGP.new_zeros(*x_BTGP[:, 0].shape, self.n_state)
+        if cache.state is None:
+            cache.state = x_BTGP.new_zeros(*x_BTGP[:, 0].shape, self.n_state)
         last_B, A = span.documents_BS[:, max(0, span.first - 1)], -self.log_A.exp()
         with torch.autocast(u_BTD.device.type, enabled=False):
             if u_BTD.shape[1] == 1:
                 same_B1 = span.documents_BT == last_B[:, None]
                 values = (x_BTGP[:, 0], dt[:, 0], A, B[:, 0], C[:, 0])
-                y, cache.state_BGPN = scan_one(cache.state_BGPN, same_B1, *values)
+                y, cache.state = scan_one(cache.state, same_B1, *values)
                 y = y[:, None]
             else:
                 values = (x_BTGP, dt, A, B, C)
-                y, cache.state_BGPN = scan_on(cache.state_BGPN, last_B, *values, span.documents_BT, self.chunk)
+                y, cache.state = scan_on(cache.state, last_B, *values, span.documents_BT, self.chunk)
         return self._finish(y, x_BTGP, gate)
 
     def _project(self, u_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -172,23 +156,9 @@ class StateSpaceMixer(nn.Module):
         return gate, xBC, softplus(dt.float() + self.dt_bias)
 
     def _select(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, B, C = silu(xBC).float().split([self.inner, self.n_state, self.n_state], dim=-1)
+        x, B, C = xBC.float().split([self.inner, self.n_state, self.n_state], dim=-1)
         return x.unflatten(-1, (-1, self.head_width)), B, C
 
     def _finish(self, y_BTGP: Tensor, x_BTGP: Tensor, gate: Tensor) -> Tensor:
         y_BTI = (y_BTGP + self.skip[:, None] * x_BTGP).flatten(2)
         return self.out(self.norm(y_BTI * silu(gate)))
-
-
-class ScanState:
-    """What one mixer keeps of everything it has read: the last inputs of its convolution, and the state of its scan."""
-
-    def __init__(self) -> None:
-        self.tail_BTI: Tensor | None = None
-        self.state_BGPN: Tensor | None = None
-
-    def convolve(self, conv: CausalConv, x_BTI: Tensor, span: Span) -> Tensor:
-        """The convolution at the new tokens, whose first ones still see the last tokens read before, (B, T, I)."""
-        x = x_BTI if self.tail_BTI is None else torch.cat([self.tail_BTI, x_BTI], dim=1)
-        self.tail_BTI = x[:, max(0, x.shape[1] - len(conv.weight) + 1) :]
-        return conv(x, span.documents_BS[:, -x.shape[1] :])[:, -x_BTI.shape[1] :]

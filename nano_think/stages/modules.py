@@ -1,6 +1,7 @@
 """Which code a stage uses: the modules it imports, and theirs, and a digest of what they say.
 
-Comments and docstrings do not count, so an explanation can be mended without training anything again.
+Comments and docstrings do not count, so an explanation can be mended without training anything again. C++ that lies in
+a package counts with it, to the letter.
 """
 
 import ast
@@ -65,7 +66,14 @@ def _meaning(name: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256("".join([ast.dump(tree), *_native(name)]).encode()).hexdigest()
+
+
+def _native(name: str) -> list[str]:
+    file = _file(name)
+    if file is None or file.name != "__init__.py":
+        return []
+    return [path.read_text(encoding="utf-8") for path in sorted(file.parent.glob("*")) if path.suffix in (".cpp", ".h")]
 
 
 def _is_text(node: ast.stmt) -> bool:

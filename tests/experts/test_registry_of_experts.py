@@ -6,19 +6,20 @@ import pytest
 import torch
 
 from nano_think.experts import EXPERTS, Expert, ExpertConfig, build_expert, count_parameters, masked_mean
-from tests.tiny import START, VOCABULARY, WIDTH, draw_tokens, tiny_config, tiny_expert, tiny_head
+from tests.tiny import START, VARIANTS, VOCABULARY, WIDTH, draw_tokens, tiny_config, tiny_expert, tiny_head
 
 
 def test_the_three_experts_are_there():
     assert {"transformer", "diffuser", "state_space"} <= set(EXPERTS)
     assert list(EXPERTS) == sorted(EXPERTS)
+    assert {*EXPERTS, "state_space s6"} <= set(VARIANTS)
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_class_and_configuration_fit_the_contract(name: str):
-    kind = EXPERTS[name]
+    kind = EXPERTS[name.split()[0]]
     assert issubclass(kind, Expert) and issubclass(kind.Config, ExpertConfig)
-    expert = build_expert(name, tiny_config(name), WIDTH)
+    expert = build_expert(name.split()[0], tiny_config(name), WIDTH)
     hidden_BTD = expert(torch.randn(2, 11, WIDTH), torch.zeros(2, 11, dtype=torch.long))
     assert hidden_BTD.shape == (2, 11, WIDTH) and not hidden_BTD.any()
     buffers = {path for path, _ in expert.named_buffers()}
@@ -26,17 +27,17 @@ def test_class_and_configuration_fit_the_contract(name: str):
     assert count_parameters(expert) == sum(saved.values())
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_training_starts_at_the_unigram_distribution(name: str):
     """The last matrix is zero, so the first loss is that of the bias alone, or better where noise tells something."""
     torch.manual_seed(0)
-    expert, head = build_expert(name, tiny_config(name), WIDTH), tiny_head()
+    expert, head = build_expert(name.split()[0], tiny_config(name), WIDTH), tiny_head()
     tokens_BT1 = draw_tokens(8, 33)
     unigram = -head.bias[tokens_BT1[:, 1:]].mean()
     assert sum(expert.losses(tokens_BT1, START, head).values()) < unigram + 0.01
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_every_parameter_gets_a_finite_gradient(name: str):
     """With the zeros randomised and enough draws of whatever the loss draws, nothing is left out."""
     expert, head = tiny_expert(name), tiny_head()
@@ -50,7 +51,7 @@ def test_every_parameter_gets_a_finite_gradient(name: str):
         assert parameter.grad.any(), f"{path} does not matter"
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_dropout_acts_in_training_alone(name: str):
     expert, x = tiny_expert(name, dropout=0.5), torch.randn(1, 9, WIDTH)
     documents_BT = torch.zeros(1, 9, dtype=torch.long)
@@ -60,7 +61,7 @@ def test_dropout_acts_in_training_alone(name: str):
         assert not torch.equal(expert(x, documents_BT), expert(x, documents_BT))
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_start_tokens_are_never_scored(name: str):
     """A window whose targets are start tokens alone has no loss and no gradient, and no NaN."""
     expert, head = tiny_expert(name), tiny_head()
@@ -88,7 +89,7 @@ def test_masked_mean_counts_what_is_true():
 
 def test_windows_of_one_token_work():
     head = tiny_head()
-    for name in EXPERTS:
+    for name in VARIANTS:
         loss = sum(tiny_expert(name).losses(torch.tensor([[START, 3]]), START, head).values())
         assert loss.isfinite() and loss > 0, name
     assert len(head.table) == VOCABULARY

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nano_think.nn.ssm import CausalConv, StateSpaceMixer, scan_in_chunks, scan_sequentially
+from nano_think.nn.ssm import StateSpaceMixer, scan_in_chunks, scan_sequentially
 from tests.perturbation import randomise_zeros
 from tests.tiny import few
 
@@ -65,21 +65,6 @@ def test_large_steps_do_not_overflow(most_dt: float):
     y = scan_in_chunks(*values, documents, 16)
     grads = torch.autograd.grad(y.sum(), values)
     assert all(value.isfinite().all() for value in (y, *grads))
-
-
-@pytest.mark.parametrize("taps", [1, 2, 4])
-def test_convolution_is_the_loop(taps: int):
-    conv = CausalConv(3, taps)
-    torch.nn.init.normal_(conv.bias)
-    x, documents = torch.randn(2, 11, 3), (torch.rand(2, 11) < 0.3).cumsum(1)
-    looped = torch.zeros_like(x)
-    for b in range(2):
-        for t in range(11):
-            looped[b, t] = conv.bias
-            for back in range(min(taps, t + 1)):
-                if documents[b, t - back] == documents[b, t]:
-                    looped[b, t] = looped[b, t] + conv.weight[back] * x[b, t - back]
-    torch.testing.assert_close(conv(x, documents), looped)
 
 
 def test_scan_stays_in_fp32_under_autocast():

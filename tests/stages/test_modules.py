@@ -103,6 +103,19 @@ def test_import_inside_a_function_counts(library):
     assert digest("upper") != before
 
 
+@pytest.mark.parametrize("name", ["fast.cpp", "fast.h"])
+def test_cpp_in_a_package_counts(library, tmp_path, name):
+    """Another kernel is another code, though no import shows it."""
+    write, digest = library
+    (tmp_path / "native").mkdir()
+    (tmp_path / "native" / "__init__.py").write_text("x = 1\n")
+    (tmp_path / "native" / name).write_text("int x = 1;\n")
+    write("upper", "from nano_think.native import x\n")
+    before = digest("upper")
+    (tmp_path / "native" / name).write_text("int x = 2;\n")
+    assert digest("upper") != before
+
+
 def test_modules_that_import_each_other_are_no_trouble(library):
     """A circle ends."""
     write, digest = library

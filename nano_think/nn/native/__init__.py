@@ -1,0 +1,51 @@
+"""The compiled kernels of the state-space layers, where they can be had.
+
+They are built at the first use (`build.py`) and used from then on; where there is no compiler, or anything else is in
+the way, the plain forms do the work and one line says why. NANO_THINK_NO_KERNEL=1 forbids them.
+"""
+
+import os
+import sys
+import threading
+from typing import NamedTuple
+
+import torch
+
+from nano_think.core.errors import NanoThinkError
+from nano_think.nn.native.build import CannotBuildError, build_kernels
+from nano_think.nn.native.ops import register
+
+SWITCH = "NANO_THINK_NO_KERNEL"
+
+
+class Kernels(NamedTuple):
+    """Whether the kernels are in use, and why."""
+
+    there: bool
+    reason: str
+
+
+_guard = threading.Lock()
+_found: Kernels | None = None
+
+
+@torch.compiler.assume_constant_result
+def kernels() -> Kernels:
+    """The kernels of this process, built and loaded at the first call."""
+    global _found
+    with _guard:
+        if _found is None:
+            _found = _load()
+    return _found
+
+
+def _load() -> Kernels:
+    if os.environ.get(SWITCH) == "1":
+        return Kernels(False, f"plain torch ({SWITCH}=1)")
+    try:
+        torch.ops.load_library(build_kernels())
+        register()
+    except (CannotBuildError, NanoThinkError, OSError) as error:
+        print(f"nano_think: state-space layers run in plain torch: {error}", file=sys.stderr)
+        return Kernels(False, f"plain torch ({error})")
+    return Kernels(True, "compiled kernel")

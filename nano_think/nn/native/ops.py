@@ -1,0 +1,84 @@
+"""The kernels as torch operators: their shapes for the compiler, and their gradients.
+
+B batch, T tokens, I channels, N states per channel, K taps
+"""
+
+import torch
+from torch import Tensor
+
+# As in selective_scan.cpp: tokens between two kept states, and what the channels of kept states are padded to.
+CHUNK, PADDED = 16, 16
+
+
+def register() -> None:
+    """Tell torch of the operators' shapes and gradients; once, after the library is loaded."""
+    library = torch.library
+    library.register_fake("nano_think::selective_scan", _scan_shapes)
+    library.register_fake("nano_think::selective_scan_backward", _scan_backward_shapes)
+    library.register_autograd("nano_think::selective_scan", _scan_backward, setup_context=_keep_scan)
+    library.register_fake("nano_think::causal_conv_silu", lambda x, weight, bias, fresh: _new(x, *x.shape))
+    library.register_fake("nano_think::causal_conv_silu_backward", _conv_backward_shapes)
+    library.register_autograd("nano_think::causal_conv_silu", _conv_backward, setup_context=_keep_conv)
+
+
+def selective_scan(
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None, fresh: Tensor,
+    state: Tensor | None, soft: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`nn.selective_scan.selective_scan` in fp32 on a CPU; it keeps states only if there will be a backward pass."""
+    inputs = (u, dt, A, B, C, D, z, state)
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs if x is not None)
+    state = None if state is None else state.contiguous()
+    y, last, _ = torch.ops.nano_think.selective_scan(
+        u, dt, A.contiguous(), B, C, D, z, fresh.contiguous(), state, soft, keep
+    )
+    return y, last
+
+
+def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor, fresh: Tensor) -> Tensor:
+    """`nn.causal_conv.causal_conv_silu` in fp32 on a CPU."""
+    return torch.ops.nano_think.causal_conv_silu(x, weight, bias, fresh.contiguous())
+
+
+def _new(like: Tensor, *sizes: int) -> Tensor:
+    return like.new_empty(sizes, dtype=torch.float32)
+
+
+def _scan_shapes(u, dt, A, B, C, D, z, fresh, state, soft, keep):
+    (batch, T, inner), N = u.shape, A.shape[1]
+    kept = batch * -(-T // CHUNK) * N * (-(-inner // PADDED) * PADDED) if keep else 0
+    return _new(u, batch, T, inner), _new(u, batch, inner, N), _new(u, kept)
+
+
+def _scan_backward_shapes(g_y, g_last, u, dt, A, B, C, D, z, fresh, checkpoints, soft):
+    (batch, T, inner), N = u.shape, A.shape[1]
+    shapes = (u.shape, u.shape, A.shape, B.shape, C.shape, D.shape, (batch if z is not None else 0, T, inner))
+    return *(_new(u, *shape) for shape in shapes), _new(u, batch, inner, N)
+
+
+def _keep_scan(ctx, inputs, output) -> None:
+    *tensors, state, soft, keep = inputs
+    assert keep, "a backward pass needs the kept states"
+    ctx.save_for_backward(*tensors, output[2])
+    ctx.soft, ctx.had_state = soft, state is not None
+
+
+def _scan_backward(ctx, g_y: Tensor, g_last: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    u, dt, A, B, C, D, z, fresh, checkpoints = ctx.saved_tensors
+    g_last = None if g_last is None else g_last.contiguous()
+    *grads, g_z, g_state = torch.ops.nano_think.selective_scan_backward(
+        g_y, g_last, u, dt, A, B, C, D, z, fresh, checkpoints, ctx.soft
+    )
+    return *grads, None if z is None else g_z, None, g_state if ctx.had_state else None, None, None
+
+
+def _conv_backward_shapes(g_y, x, weight, bias, fresh):
+    return _new(x, *x.shape), _new(x, *weight.shape), _new(x, *bias.shape)
+
+
+def _keep_conv(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _conv_backward(ctx, g_y: Tensor) -> tuple[Tensor | None, ...]:
+    return *torch.ops.nano_think.causal_conv_silu_backward(g_y, *ctx.saved_tensors), None
