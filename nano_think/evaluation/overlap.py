@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ from nano_think.core.console import clean
 from nano_think.data.clean import Cleaner
 from nano_think.data.document import Document
 from nano_think.data.jsonl_reader import jsonl_rows
+from nano_think.data.merging import SEEN
 from nano_think.data.shards import arrow_file
 from nano_think.data.source import BadLines
 
-SEEN = "seen.arrow"
-"""The digests of all documents of an ingestion: digest (the first 16 bytes of `text_digest`), split."""
+__all__ = ["MADE_FROM", "SEEN", "Overlap", "find_overlap"]
+
 MADE_FROM = ("train", "router", "validation")
 """The splits that a model is fitted on, in any of its parts."""
 
@@ -48,7 +51,8 @@ class Overlap:
 def find_overlap(paths: Sequence[Path], bad_lines: BadLines, seen: Path, cleaner: dict[str, Any]) -> Overlap:
     """Look for the documents of JSON lines files in `seen`, each cleaned as the model's own text was.
 
-    cleaner: the settings of `Cleaner` that the text of `seen` went through. Only exact copies are found.
+    seen: the file of that name of an ingestion (digest, split). cleaner: the settings of `Cleaner` that its text went
+    through. Only exact copies are found, of a text that was cut into documents any of them.
     """
     documents, digests = 0, dict[bytes, None]()
     for _, found in _digests(paths, bad_lines, cleaner):
@@ -67,12 +71,15 @@ def find_overlap(paths: Sequence[Path], bad_lines: BadLines, seen: Path, cleaner
 def _digests(paths: Sequence[Path], bad_lines: BadLines, cleaner: dict[str, Any]) -> Iterator[tuple[str, list[bytes]]]:
     """Where each row is, and the digests of what cleaning makes of it: none, one, or several of a text that is cut."""
     for path in paths:
-        for number, row in jsonl_rows(path, bad_lines):
-            identity = row.get("id")
-            named = "" if identity is None else f" (id {clean(str(identity))[:40]})"
-            document = Document(row["text"], "", "", "")
-            kept = Cleaner(**cleaner).clean([document])
-            yield f"{path}:{number}{named}", [digest[:16] for _, digest, _ in kept]
+        # Longer lines come in pieces, which are the same ones only under the same limit.
+        rows = jsonl_rows(path, bad_lines, max_bytes=cleaner["max_doc_bytes"])
+        for number, pieces in groupby(rows, key=itemgetter(0)):
+            found, named = [], ""
+            for _, row in pieces:
+                kept = Cleaner(**cleaner).clean([Document(row["text"], "", "", "", piece=row.get("piece", 0))])
+                found += [digest[:16] for _, digest, _ in kept]
+                named = "" if row.get("id") is None else f" (id {clean(str(row['id']))[:40]})"
+            yield f"{path}:{number}{named}", found
 
 
 def _splits(seen: Path, digests: list[bytes]) -> dict[bytes, str]:

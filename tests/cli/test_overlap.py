@@ -3,11 +3,8 @@
 import json
 import shutil
 
-import pyarrow as pa
 import pytest
 
-from nano_think.core.files import sha256
-from nano_think.data.clean import SPLITS, text_digest
 from nano_think.data.shards import read_documents
 from nano_think.evaluation.overlap import SEEN
 
@@ -18,20 +15,7 @@ def lineage(copy, nano_run):
     for stage in ("ingest", "tokens"):
         place = nano_run.folder(stage)
         shutil.copytree(place, copy / place.relative_to(nano_run.root))
-    text = copy / nano_run.folder("ingest").relative_to(nano_run.root)
-    if not (text / SEEN).exists():
-        write_seen(text)
     return copy
-
-
-def write_seen(text):
-    digests = [(text_digest(one.text)[:16], split) for split in SPLITS for one in read_documents(text, split)]
-    table = pa.table(dict(zip(("digest", "split"), zip(*digests, strict=True), strict=True)))
-    with pa.OSFile(str(text / SEEN), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
-        file.write_table(table)
-    manifest = json.loads((text / "manifest.json").read_text())
-    manifest["files"][SEEN] = {"bytes": (text / SEEN).stat().st_size, "sha256": sha256(text / SEEN)}
-    (text / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from nano_think.core.errors import ArtifactError, InputError
 from nano_think.data.clean import SPLITS, text_digest
+from nano_think.data.ingest import IngestConfig, ingest
 from nano_think.evaluation.overlap import MADE_FROM, SEEN, find_overlap
 
 CLEANER = {"min_chars": 1, "max_doc_bytes": 1000}
@@ -73,6 +74,20 @@ def test_bad_lines_are_told_or_skipped(seen: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"x\.jsonl:1"):
         find_overlap([path], "error", seen, CLEANER)
     assert find_overlap([path], "skip", seen, CLEANER).first == [f"{path}:2"]
+
+
+def test_a_text_that_was_cut_is_found_by_its_pieces(tmp_path: Path) -> None:
+    """Lines longer than a document may be: cut here as there, and counted as the one text that they are."""
+    long = " ".join(f"word{number}" for number in range(900))
+    rows(tmp_path, long, *(f"short {number}" for number in range(30)), name="own.jsonl", id="w")
+    config = IngestConfig(sources=(f"jsonl:{tmp_path}/own.jsonl",), max_doc_bytes=500, test_fraction=0)
+    kept = ingest(config, tmp_path / "out", workers=1)["cleaning"]["kept"]
+    assert kept > 40
+    settings = CLEANER | {"max_doc_bytes": 500}
+    mine = rows(tmp_path, "new", long, name="mine.jsonl", id="w")
+    overlap = find_overlap([mine], "error", tmp_path / "out" / SEEN, settings)
+    assert (overlap.documents, overlap.found, overlap.first) == (2, 1, [f"{mine}:2 (id w)"])
+    assert find_overlap([tmp_path / "own.jsonl"], "error", tmp_path / "out" / SEEN, settings).found == 31
 
 
 def test_damaged_digests_are_named(tmp_path: Path) -> None:
