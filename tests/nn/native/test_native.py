@@ -12,17 +12,12 @@ import pytest
 from nano_think.nn import native
 from nano_think.nn.native import SWITCH, build, kernels
 
-AGREE = """
+OTHERS = """
+import sys, pytest
 from nano_think.nn.native import build, kernels
 build.NATIVE = {flags!r}
-import torch
-from tests.nn.test_selective_scan import FORMS, assert_agree, draw, test_decays_are_exact_enough
-from tests.nn.test_selective_scan import test_what_is_not_a_number_stays_so, test_large_steps_do_not_overflow
-assert_agree(FORMS["chosen"], *draw(50, 3, 45, 11, 1.0, 0.1), True)
-test_decays_are_exact_enough()
-test_what_is_not_a_number_stays_so("chosen")
-test_large_steps_do_not_overflow("chosen", 1e38)
-print(kernels().there)
+assert kernels().there, kernels().reason
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "{root}/tests/nn/test_selective_scan.py", "-k", "chosen or exact"]))
 """
 ROOT = Path(__file__).parents[3]
 
@@ -114,8 +109,9 @@ def test_kernels_for_other_processors_agree(cpu: str, tmp_path: Path):
     features = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     known = platform.machine() == "x86_64" and ("avx512dq" in features or cpu != "x86-64-v4") and "fma" in features
     flags = (f"-march={cpu}",) if known else build.NATIVE
-    out, err = run(AGREE.format(flags=flags), tmp_path).communicate(timeout=280)
-    assert out.strip() == "True", err
+    process = run(OTHERS.format(flags=flags, root=ROOT), tmp_path)
+    out, err = process.communicate(timeout=280)
+    assert process.returncode == 0 and " passed" in out, out + err
 
 
 @pytest.mark.slow
