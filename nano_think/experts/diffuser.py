@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from nano_think.experts import EXPERTS, Expert, ExpertConfig, masked_mean
 from nano_think.heads.language import LanguageHead
-from nano_think.nn.attention import Attend, attend_where
+from nano_think.nn.attention import Attend, Tile, attend_where, causal_tiles
 from nano_think.nn.block import Block
 from nano_think.nn.cache import AttendCached, KeyValues, Span
 from nano_think.nn.documents import causal_mask, document_starts, number_documents, same_document
@@ -65,7 +65,8 @@ class Noise(NamedTuple):
 
     x_BTD: what the rows read, `denoised` of z, 0 for queries. skip_BTD: the evidence of z (`bayes_skip`), for the head.
     log_snr_BT, query_BT: the level, or that there is no information; (1, 1) where all rows are alike. block_BT:
-    the number of each row's block. documents_BT: the document of each row's token.
+    the number of each row's block. documents_BT: the document of each row's token. longest: most rows of a block, if
+    that is known.
     """
 
     x_BTD: Tensor
@@ -74,6 +75,7 @@ class Noise(NamedTuple):
     query_BT: Tensor
     block_BT: Tensor
     documents_BT: Tensor
+    longest: int | None = None
 
 
 class DiffuserCache(NamedTuple):
@@ -107,7 +109,7 @@ class Diffuser(Expert):
 
     def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
         block_BT = torch.arange(x_BTD.shape[1], device=x_BTD.device).expand_as(documents_BT)
-        return self.denoise(x_BTD, documents_BT, queries(x_BTD, block_BT, documents_BT))
+        return self.denoise(x_BTD, documents_BT, queries(x_BTD, block_BT, documents_BT, 1))
 
     def denoise(self, x_BTD: Tensor, documents_BT: Tensor, noise: Noise, position_T1: Tensor | None = None) -> Tensor:
         """Hidden states of the noisy rows, (B, T, D), without the skip term.
@@ -118,7 +120,8 @@ class Diffuser(Expert):
         if position_T1 is None:
             position_T1 = torch.arange(T + 1, device=x_BTD.device)
         rope = self.rope(torch.cat([position_T1[:-1], position_T1[1:]]))
-        attend = attend_doubled(*doubled_masks(documents_BT, noise.documents_BT, noise.block_BT))
+        masks = doubled_masks(documents_BT, noise.documents_BT, noise.block_BT)
+        attend = attend_doubled(*masks, noise.longest or T)
         code_btC = self.code(noise.log_snr_BT, noise.query_BT)
         x_BRD = torch.cat([x_BTD, noise.x_BTD.to(x_BTD.dtype)], dim=1)
         for block, scale in zip(self.blocks, self.scales, strict=True):
@@ -181,12 +184,12 @@ class Diffuser(Expert):
         B, T = targets_BT.shape
         place_BT = self.levels.place(torch.rand(B, T, device=targets_BT.device)).gather(1, block_BT)
         if size == 1:
-            return queries(head.embed(targets_BT), block_BT, documents_BT), place_BT
+            return queries(head.embed(targets_BT), block_BT, documents_BT, 1), place_BT
         low, high = noise_window(*head.table.shape)
         log_snr_BT = low + (high - low) * place_BT
         query_BT = (torch.rand(B, T, device=targets_BT.device) < self.config.query_share).gather(1, block_BT)
         z_BTD = add_noise(head.embed(targets_BT), log_snr_BT).masked_fill(query_BT[..., None], 0.0)
-        return noisy(head, z_BTD, log_snr_BT, query_BT, block_BT, documents_BT), place_BT
+        return noisy(head, z_BTD, log_snr_BT, query_BT, block_BT, documents_BT, size), place_BT
 
     def start(self, batch: int, capacity: int) -> DiffuserCache:
         code_2C = torch.stack([self.code.clean, self.code.query])
@@ -228,20 +231,27 @@ class Diffuser(Expert):
         return self.out(self.norm(x_BRD))
 
 
-def queries(like_BTD: Tensor, block_BT: Tensor, documents_BT: Tensor) -> Noise:
+def queries(like_BTD: Tensor, block_BT: Tensor, documents_BT: Tensor, longest: int | None = None) -> Noise:
     """Rows without any information about their tokens."""
     nothing_BTD = torch.zeros_like(like_BTD)
     level_11 = nothing_BTD.new_zeros(1, 1)
-    return Noise(
-        nothing_BTD, nothing_BTD, level_11, torch.ones_like(level_11, dtype=torch.bool), block_BT, documents_BT
-    )
+    every_11 = torch.ones_like(level_11, dtype=torch.bool)
+    return Noise(nothing_BTD, nothing_BTD, level_11, every_11, block_BT, documents_BT, longest)
 
 
-def noisy(head: LanguageHead, z_BTD: Tensor, log_snr_BT: Tensor, query_BT: Tensor, *place: Tensor) -> Noise:
-    """Rows that know z, (B, T, D), at their log-SNR; 0 where they are queries. `place`: blocks and documents."""
+def noisy(
+    head: LanguageHead,
+    z_BTD: Tensor,
+    log_snr_BT: Tensor,
+    query_BT: Tensor,
+    block_BT: Tensor,
+    documents_BT: Tensor,
+    longest: int | None = None,
+) -> Noise:
+    """Rows that know z, (B, T, D), at their log-SNR; 0 where they are queries."""
     skip_BTD = bayes_skip(z_BTD, log_snr_BT)
     x_BTD = head.expect(skip_BTD).masked_fill(query_BT[..., None], 0.0)
-    return Noise(x_BTD, skip_BTD, log_snr_BT, query_BT, *place)
+    return Noise(x_BTD, skip_BTD, log_snr_BT, query_BT, block_BT, documents_BT, longest)
 
 
 def doubled_masks(clean_BT: Tensor, noisy_BT: Tensor, block_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,16 +266,30 @@ def doubled_masks(clean_BT: Tensor, noisy_BT: Tensor, block_BT: Tensor) -> tuple
     return causal_mask(clean_BT), noisy_BTS[:, None]
 
 
-def attend_doubled(clean_BNTT: Tensor, noisy_BNTS: Tensor) -> Attend:
-    """Attention over [clean; noisy] in two parts, so that nobody pays for the clean rows' masked half."""
-    attend_clean, attend_noisy = attend_where(clean_BNTT), attend_where(noisy_BNTS)
+def attend_doubled(clean_BNTT: Tensor, noisy_BNTS: Tensor, longest: int) -> Attend:
+    """Attention over [clean; noisy] in two parts, so that nobody pays for the clean rows' masked half.
+
+    longest: most rows of a block (rows).
+    """
+    T = clean_BNTT.shape[-1]
+    attend_clean = attend_where(clean_BNTT, causal_tiles(T))
+    attend_noisy = attend_where(noisy_BNTS, noisy_tiles(T, longest))
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        T = q.shape[2] // 2
         clean = attend_clean(q[:, :, :T], k[:, :, :T], v[:, :, :T])
         return torch.cat([clean, attend_noisy(q[:, :, T:], k, v)], dim=2)
 
     return attend
+
+
+def noisy_tiles(T: int, longest: int, rows: int = 64) -> list[Tile]:
+    """Tiles of noisy queries: the clean keys up to their end, and the noisy ones that can be of a block with them."""
+    tiles = []
+    for first in range(0, T, rows):
+        end = min(first + rows, T)
+        own = slice(T + max(0, first - longest + 1), T + min(T, end + longest - 1))
+        tiles.append(Tile(slice(first, end), (slice(0, end), own)))
+    return tiles
 
 
 def with_queries(span: Span) -> Span:

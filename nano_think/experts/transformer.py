@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nano_think.experts import EXPERTS, Expert, ExpertConfig
-from nano_think.nn.attention import attend_where
+from nano_think.nn.attention import attend_where, causal_tiles
 from nano_think.nn.block import Block
 from nano_think.nn.cache import AttendCached, KeyValues, Span
 from nano_think.nn.documents import causal_mask
@@ -47,7 +47,7 @@ class Transformer(Expert):
 
     def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
         rope = self.rope(torch.arange(x_BTD.shape[1], device=x_BTD.device))
-        attend = attend_where(causal_mask(documents_BT))
+        attend = attend_where(causal_mask(documents_BT), causal_tiles(x_BTD.shape[1]))
         for block in self.blocks:
             x_BTD = block(x_BTD, rope, attend)
         return self.out(self.norm(x_BTD))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nano_think.core.config import Config
 from nano_think.experts import masked_mean
 from nano_think.heads.language import LanguageHead, normalise_table
-from nano_think.nn.attention import attend_where
+from nano_think.nn.attention import attend_where, causal_tiles
 from nano_think.nn.block import Block
 from nano_think.nn.documents import causal_mask, number_documents
 from nano_think.nn.linear import linear
@@ -61,7 +61,8 @@ class Embedder(nn.Module):
         head = self.head()
         x_BTD = head.embed(inputs_BT)
         rope = self.rope(torch.arange(x_BTD.shape[1], device=x_BTD.device))
-        attend = attend_where(causal_mask(number_documents(inputs_BT, start_token)))
+        mask = causal_mask(number_documents(inputs_BT, start_token))
+        attend = attend_where(mask, causal_tiles(x_BTD.shape[1]))
         for block in self.blocks:
             x_BTD = block(x_BTD, rope, attend)
         nll_BT = head.nll(self.out(self.norm(x_BTD)), targets_BT)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nano_think.core.config import Config
 from nano_think.experts import Expert
 from nano_think.heads.language import LanguageHead
-from nano_think.nn.attention import attend_where
+from nano_think.nn.attention import attend_where, causal_tiles
 from nano_think.nn.blend import Blend, BlendKind
 from nano_think.nn.cache import RunningMean, Span, Timeline
 from nano_think.nn.documents import causal_mask, number_documents
@@ -60,7 +60,8 @@ class Router(nn.Module):
         self, x_BTD: Tensor, streams_BTKD: Tensor, documents_BT: Tensor, dropped_BK: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The fused hidden, (B, T, D), and the weights, (B, T, K)."""
-        context_BTD = x_BTD + self.attention(self.norm(x_BTD), attend_where(causal_mask(documents_BT)))
+        attend = attend_where(causal_mask(documents_BT), causal_tiles(x_BTD.shape[1]))
+        context_BTD = x_BTD + self.attention(self.norm(x_BTD), attend)
         weights_BTK = self.blend.weights(context_BTD, streams_BTKD, documents_BT, dropped_BK)
         return self.blend.fuse(weights_BTK, streams_BTKD), weights_BTK
 

@@ -1,12 +1,14 @@
 """Multi-head self-attention.
 
-B batch, T tokens, D model width, N heads, H head width (D = N * H)
+B batch, T tokens (queries), S tokens (keys), N heads, H head width, D model width (D = N * H)
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 from nano_think.nn.linear import linear
@@ -14,15 +16,100 @@ from nano_think.nn.rope import rotate
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
+# Up to here the weights of all layers are a fraction of what a step holds anyway, and keeping them is cheaper.
+LONGEST_KEPT = 1024
 
-def attend_where(mask_BNTS: Tensor) -> Attend:
-    """softmax(q k^T / sqrt(H)) v over the keys where the mask is true: the rule of who sees whom, as a function."""
+
+class Tile(NamedTuple):
+    """Neighbouring queries, and the ranges of keys outside of which they see nothing."""
+
+    queries: slice
+    keys: tuple[slice, ...]
+
+
+def causal_tiles(T: int, rows: int = 128) -> list[Tile]:
+    """Tiles of `rows` queries, each with the keys up to its end: of T x T scores, little more than the causal half."""
+    return [Tile(slice(i, min(i + rows, T)), (slice(0, min(i + rows, T)),)) for i in range(0, T, rows)]
+
+
+def attend_where(mask_BNTS: Tensor, tiles: list[Tile] | None = None) -> Attend:
+    """softmax(q k^T / sqrt(H)) v over the keys where the mask is true: the rule of who sees whom, as a function.
+
+    `tiles` says which parts of the mask can be true at all; without them, all of it. On a CPU, and while windows are
+    short, only the tiles are computed. Elsewhere it is torch's fused kernel, which there needs less memory and time.
+    """
+    T, S = mask_BNTS.shape[-2:]
+    if mask_BNTS.device.type == "cpu" and S <= LONGEST_KEPT:
+        return _attend_in_tiles(mask_BNTS, tiles or [Tile(slice(0, T), (slice(0, S),))])
 
     def attend(q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor) -> Tensor:
-        bias = torch.zeros_like(mask_BNTS, dtype=v_BNSH.dtype).masked_fill_(~mask_BNTS, float("-inf"))
+        bias = _as_bias(mask_BNTS, v_BNSH.dtype)
         return scaled_dot_product_attention(q_BNTH, k_BNSH, v_BNSH, attn_mask=bias)
 
     return attend
+
+
+def _attend_in_tiles(mask_BNTS: Tensor, tiles: list[Tile]) -> Attend:
+    parts = [torch.cat([mask_BNTS[..., tile.queries, keys] for keys in tile.keys], dim=-1) for tile in tiles]
+    biases: dict[torch.dtype, list[Tensor]] = {}
+
+    def attend(q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor) -> Tensor:
+        dtype = q_BNTH.dtype
+        if dtype not in biases:
+            biases[dtype] = [_as_bias(part, dtype) for part in parts]
+        return _TiledAttention.apply(q_BNTH, k_BNSH, v_BNSH, tiles, *biases[dtype])
+
+    return attend
+
+
+def _as_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, float("-inf"))
+
+
+def _pick(x_BNSH: Tensor, ranges: tuple[slice, ...]) -> Tensor:
+    """The rows of these ranges, one after another."""
+    parts = [x_BNSH[:, :, rows] for rows in ranges]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _add_to(total_BNSH: Tensor, ranges: tuple[slice, ...], x: Tensor) -> None:
+    """Add rows to where `_pick` took them from."""
+    for rows, part in zip(ranges, x.split([rows.stop - rows.start for rows in ranges], dim=2), strict=True):
+        total_BNSH[:, :, rows] += part
+
+
+class _TiledAttention(torch.autograd.Function):
+    """softmax(q k^T / sqrt(H) + bias) v, a tile of queries after another, with the weights kept for the gradients.
+
+    torch's fused kernel for CPUs makes them anew in its backward pass, which takes more than twice the time of this.
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, tiles: list[Tile], *biases: Tensor) -> Tensor:
+        q, k, v = q * q.shape[-1] ** -0.5, k.contiguous(), v.contiguous()
+        out, weights = q.new_empty(*q.shape[:-1], v.shape[-1]), []
+        for tile, bias in zip(tiles, biases, strict=True):
+            score = q[:, :, tile.queries] @ _pick(k, tile.keys).transpose(-1, -2)
+            weights.append(torch.softmax(score.add_(bias), dim=-1))
+            out[:, :, tile.queries] = weights[-1] @ _pick(v, tile.keys)
+        ctx.save_for_backward(q, k, v, *weights)
+        ctx.tiles = tiles
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *weights = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for tile, weight in zip(ctx.tiles, weights, strict=True):
+            g = grad[:, :, tile.queries]
+            _add_to(grad_v, tile.keys, weight.transpose(-1, -2) @ g)
+            grad_weight = g @ _pick(v, tile.keys).transpose(-1, -2)
+            grad_score = torch._softmax_backward_data(grad_weight, weight, -1, weight.dtype)
+            grad_q[:, :, tile.queries] = grad_score @ _pick(k, tile.keys)
+            _add_to(grad_k, tile.keys, grad_score.transpose(-1, -2) @ q[:, :, tile.queries])
+        return grad_q.mul_(q.shape[-1] ** -0.5), grad_k, grad_v, None, *(None for _ in weights)
 
 
 class Attention(nn.Module):

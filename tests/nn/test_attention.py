@@ -4,8 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from nano_think.nn.attention import Attention, attend_plainly, attend_where
+from nano_think.experts.diffuser import attend_doubled, doubled_masks, noisy_tiles
+from nano_think.nn import attention
+from nano_think.nn.attention import Attend, Attention, attend_plainly, attend_where, causal_tiles
 from nano_think.nn.documents import causal_mask
 from nano_think.nn.mla import LatentAttention
 from nano_think.nn.rope import Rope, rotate
@@ -13,20 +16,50 @@ from tests.perturbation import randomise_zeros
 from tests.tiny import few
 
 
-@few(12)
-@given(T=st.integers(1, 70), heads=st.integers(1, 3), head=st.integers(1, 20), seed=st.integers(0, 999))
-def test_fused_kernel_is_its_plain_twin(T: int, heads: int, head: int, seed: int):
-    """Values and gradients, with documents that begin anywhere."""
+def assert_plain_twin(mask: Tensor, attend: Attend, heads: int = 2, head: int = 8, seed: int = 0) -> None:
+    """Values and gradients, with values of another width than keys."""
     generator = torch.Generator().manual_seed(seed)
-    q, k, v = (torch.randn(2, heads, T, head, generator=generator).requires_grad_() for _ in range(3))
-    mask = causal_mask((torch.rand(2, T, generator=generator) < 0.1).cumsum(1))
-    toward = torch.randn(2, heads, T, head, generator=generator)
-    fused, plain = attend_where(mask)(q, k, v), attend_plainly(q, k, v, mask)
-    torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
+    B, _, T, S = mask.shape
+    q, k, v, toward = (
+        torch.randn(B, heads, *shape, generator=generator).requires_grad_()
+        for shape in ((T, head), (S, head), (S, head + 1), (T, head + 1))
+    )
+    fast, plain = attend(q, k, v), attend_plainly(q, k, v, mask)
+    torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
     for one, other in zip(
-        torch.autograd.grad(fused, (q, k, v), toward), torch.autograd.grad(plain, (q, k, v), toward), strict=True
+        torch.autograd.grad(fast, (q, k, v), toward), torch.autograd.grad(plain, (q, k, v), toward), strict=True
     ):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def packed(T: int, seed: int = 0) -> Tensor:
+    """Documents that begin anywhere, (2, T)."""
+    return (torch.rand(2, T, generator=torch.Generator().manual_seed(seed)) < 0.1).cumsum(1)
+
+
+@few(12)
+@given(T=st.integers(1, 70), heads=st.integers(1, 3), head=st.integers(1, 20), seed=st.integers(0, 999))
+def test_fast_attention_is_its_plain_twin(T: int, heads: int, head: int, seed: int):
+    mask = causal_mask(packed(T, seed))
+    assert_plain_twin(mask, attend_where(mask), heads, head, seed)
+    assert_plain_twin(mask, attend_where(mask, causal_tiles(T, 16)), heads, head, seed)
+
+
+@few(12)
+@given(T=st.integers(1, 70), size=st.integers(1, 20), offset=st.integers(0, 19), seed=st.integers(0, 999))
+def test_tiles_of_the_doubled_sequence_leave_nothing_out(T: int, size: int, offset: int, seed: int):
+    block_T = (torch.arange(T) + offset) // size
+    clean, noisy = doubled_masks(packed(T, seed), block_T)
+    assert_plain_twin(noisy, attend_where(noisy, noisy_tiles(T, size, 16)), seed=seed)
+    whole = torch.cat([torch.cat([clean, torch.zeros_like(clean)], dim=-1), noisy], dim=2)
+    assert_plain_twin(whole, attend_doubled(clean, noisy, size), seed=seed)
+
+
+def test_kernel_of_torch_is_its_plain_twin(monkeypatch: pytest.MonkeyPatch):
+    """What long windows and other devices use."""
+    monkeypatch.setattr(attention, "LONGEST_KEPT", 0)
+    mask = causal_mask(packed(33))
+    assert_plain_twin(mask, attend_where(mask, causal_tiles(33)))
 
 
 def test_fused_kernel_in_a_long_window_whose_first_keys_are_all_hidden():
