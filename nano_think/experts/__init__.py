@@ -66,7 +66,7 @@ class Expert(nn.Module):
         """
         inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
         hidden_BTD = self(head.embed(inputs_BT), number_documents(inputs_BT, start_token))
-        return {"next_token": masked_mean(head.nll(hidden_BTD, targets_BT), targets_BT != start_token)}
+        return {"next_token": head.mean_nll(hidden_BTD, targets_BT, targets_BT != start_token)}
 
 
 class Replay:

@@ -144,7 +144,8 @@ class Diffuser(Expert):
         block_BT, size = self._draw_blocks(documents_BT1[:, 1:], scored_BT, order_T1)
         noise, place_BT = self._draw_noise(head, targets_BT, block_BT, documents_BT1[:, 1:], size)
         hidden_BTD = self.denoise(head.embed(tokens_BT1[:, :-1]), documents_BT1[:, :-1], noise, order_T1)
-        nll_BT = head.nll(hidden_BTD.float() + noise.skip_BTD, targets_BT)
+        # Queries alone have no evidence to add, which reaches the hundreds and needs fp32 and its time.
+        nll_BT = head.nll(hidden_BTD if size == 1 else hidden_BTD.float() + noise.skip_BTD, targets_BT)
         noisy_BT = ~noise.query_BT & scored_BT
         if self.training:
             self.levels.learn(place_BT[noisy_BT], nll_BT.detach()[noisy_BT])

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
+# Numbers of a block of logits, which stay in a CPU's cache, and of a group of errors, which one product uses up.
+BLOCK, GROUP = 2**20, 2**23
+
 
 class LanguageHead(nn.Module):
     """Frozen token table E, (V, D) with rows of length sqrt(D), and log-unigram bias b, (V).
@@ -49,14 +52,31 @@ class LanguageHead(nn.Module):
         return torch.cat(parts).view_as(hidden_BTD)
 
     def nll(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
-        """Negative log-likelihood of each target in nats, (B, T), without ever holding (B, T, V) numbers."""
-        with torch.autocast(hidden_BTD.device.type, enabled=False):
-            hidden = hidden_BTD.flatten(0, 1).float() * self.width**-0.5
-            return _TiedCrossEntropy.apply(hidden, self.table, self.bias, targets_BT.flatten()).view_as(targets_BT)
+        """Negative log-likelihood of each target in nats, (B, T), without ever holding (B, T, V) numbers.
+
+        Products are in the precision of the hidden states and all else in fp32. Its gradient reaches the hidden states
+        alone: a table that learns needs `mean_nll`.
+        """
+        return self._cross_entropy(hidden_BTD, targets_BT, None).view_as(targets_BT)
+
+    def mean_nll(self, hidden_BTD: Tensor, targets_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """The mean of `nll` where the mask is true, 0 where it never is; its gradient reaches the table too.
+
+        A mean knows the weight of every row beforehand, so that all gradients are made while the probabilities are at
+        hand.
+        """
+        return self._cross_entropy(hidden_BTD, targets_BT, (mask_BT / mask_BT.sum().clamp_min(1)).flatten())
 
     def nll_plainly(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
         """The plain twin of `nll`: all logits at once."""
         return cross_entropy(self.logits(hidden_BTD).movedim(-1, 1), targets_BT, reduction="none")
+
+    def _cross_entropy(self, hidden_BTD: Tensor, targets_BT: Tensor, weight_S: Tensor | None) -> Tensor:
+        # Inside a Function nothing tells that no gradient is wanted.
+        table_VD = self.table if torch.is_grad_enabled() else self.table.detach()
+        with torch.autocast(hidden_BTD.device.type, enabled=False):
+            hidden_SD, target_S = hidden_BTD.flatten(0, -2), targets_BT.flatten()
+            return _TiedCrossEntropy.apply(hidden_SD, table_VD, self.bias, target_S, weight_S)
 
 
 def normalise_table(table_VD: Tensor) -> Tensor:
@@ -66,50 +86,56 @@ def normalise_table(table_VD: Tensor) -> Tensor:
 
 
 class _TiedCrossEntropy(torch.autograd.Function):
-    """-log softmax(h E^T + b)[target] per row, and its gradients, a block of rows at a time.
+    """-log softmax(h E^T / sqrt(D) + b)[target] of each row, (S); or, given weights (S), their weighted sum, ().
 
-    The gradient of h is made in the forward pass, while the block's probabilities are at hand. That of E, needed only
-    where E is being trained, is made from recomputed probabilities. S rows, D width, V words.
+    Both gradients are made in the forward pass, a block of rows at a time. S rows, D width, V words.
     """
 
     @staticmethod
-    def forward(ctx, hidden_SD: Tensor, table_VD: Tensor, bias_V: Tensor, target_S: Tensor) -> Tensor:
-        nll, norm, grad = [], [], []
-        for h, target in _blocks(hidden_SD, target_S, len(table_VD)):
-            logits = torch.addmm(bias_V, h, table_VD.T)
-            wanted = logits.gather(1, target[:, None])
-            top = logits.amax(dim=1, keepdim=True)
-            # One pass of exp, in place: this block of numbers is where the time goes.
-            weight = logits.sub_(top).exp_()
-            total = weight.sum(dim=1, keepdim=True)
-            norm.append((total.log() + top)[:, 0])
-            nll.append(norm[-1] - wanted[:, 0])
-            if ctx.needs_input_grad[0]:
-                grad.append(weight @ table_VD / total - table_VD[target])
-        ctx.save_for_backward(hidden_SD, table_VD, bias_V, target_S, torch.cat(norm), torch.cat(grad) if grad else None)
-        return torch.cat(nll)
+    def forward(
+        ctx, hidden_SD: Tensor, table_VD: Tensor, bias_V: Tensor, target_S: Tensor, weight_S: Tensor | None
+    ) -> Tensor:
+        learns_hidden, learns_table = ctx.needs_input_grad[:2]
+        assert weight_S is not None or not learns_table, "a table that learns needs mean_nll"
+        # Scaling the table, and not the states, rounds once; a product of half-precision numbers is exact.
+        scale = table_VD.shape[1] ** -0.5
+        scaled_VD = (table_VD * scale).to(hidden_SD.dtype)
+        nll_S = bias_V.new_empty(len(target_S))
+        grad_SD = torch.empty_like(hidden_SD) if learns_hidden else None
+        grad_VD = torch.zeros_like(table_VD) if learns_table else None
+        for rows in _slices(len(target_S), GROUP // len(table_VD)):
+            error_SV = hidden_SD.new_empty(len(nll_S[rows]), len(table_VD) if learns_hidden or learns_table else 0)
+            _fill(nll_S[rows], error_SV, hidden_SD[rows], scaled_VD, bias_V, target_S[rows])
+            if grad_SD is not None:
+                torch.mm(error_SV, scaled_VD, out=grad_SD[rows])
+            if grad_VD is not None and weight_S is not None:
+                grad_VD += error_SV.T @ (hidden_SD[rows] * (scale * weight_S[rows, None])).to(error_SV.dtype)
+        if grad_SD is not None and weight_S is not None:
+            grad_SD *= weight_S[:, None]
+        ctx.save_for_backward(grad_SD, grad_VD)
+        return nll_S if weight_S is None else nll_S @ weight_S
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_S: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        hidden_SD, table_VD, bias_V, target_S, norm_S, grad_SD = ctx.saved_tensors
-        grad_table = None
-        if ctx.needs_input_grad[1]:
-            grad_table = torch.zeros_like(table_VD)
-            for h, target, norm, g in _blocks(hidden_SD, target_S, len(table_VD), norm_S, grad_S):
-                error = _error_in_place(torch.addmm(bias_V, h, table_VD.T), norm, target)
-                grad_table.addmm_(error.T, h * g[:, None])
-        return None if grad_SD is None else grad_SD * grad_S[:, None], grad_table, None, None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad_SD, grad_VD = ctx.saved_tensors
+        grad_hidden = None if grad_SD is None else grad_SD * grad[..., None].to(grad_SD.dtype)
+        return grad_hidden, None if grad_VD is None else grad_VD * grad, None, None, None
 
 
-def _blocks(hidden_SD: Tensor, target_S: Tensor, vocabulary: int, *more: Tensor):
-    """Rows in blocks whose logits are about a million numbers, small enough to stay in a CPU's cache."""
-    rows = max(16, 2**20 // vocabulary)
-    return zip(*(part.split(rows) for part in (hidden_SD, target_S, *more)), strict=True)
+def _fill(nll: Tensor, error: Tensor, hidden: Tensor, table: Tensor, bias: Tensor, target: Tensor) -> None:
+    """Write each row's loss and, unless `error` has no columns, its softmax - one-hot."""
+    for rows in _slices(len(hidden), BLOCK // len(table)):
+        logits = torch.add(hidden[rows] @ table.T, bias)
+        place = target[rows, None]
+        top, wanted = logits.amax(dim=1), logits.gather(1, place)[:, 0]
+        probability = torch.softmax(logits, dim=1)
+        # The largest probability is 1 / sum(exp(logits - top)).
+        nll[rows] = top - probability.amax(dim=1).log() - wanted
+        if error.numel():
+            error[rows] = probability.scatter_add_(1, place, probability.new_full(place.shape, -1.0))
 
 
-def _error_in_place(logits: Tensor, norm: Tensor, target: Tensor) -> Tensor:
-    """softmax - one-hot, written over the logits."""
-    error = logits.sub_(norm[:, None]).exp_()
-    error[torch.arange(len(target), device=target.device), target] -= 1
-    return error
+def _slices(length: int, size: int) -> list[slice]:
+    size = max(1, size)
+    return [slice(first, min(first + size, length)) for first in range(0, length, size)]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from nano_think.core.config import Config
-from nano_think.experts import masked_mean
 from nano_think.heads.language import LanguageHead, normalise_table
 from nano_think.nn.attention import attend_where, causal_tiles
 from nano_think.nn.block import Block
@@ -65,8 +64,7 @@ class Embedder(nn.Module):
         attend = attend_where(mask, causal_tiles(x_BTD.shape[1]))
         for block in self.blocks:
             x_BTD = block(x_BTD, rope, attend)
-        nll_BT = head.nll(self.out(self.norm(x_BTD)), targets_BT)
-        return {"next_token": masked_mean(nll_BT, targets_BT != start_token)}
+        return {"next_token": head.mean_nll(self.out(self.norm(x_BTD)), targets_BT, targets_BT != start_token)}
 
 
 def save_head(folder: Path, head: LanguageHead) -> None:

@@ -14,33 +14,66 @@ def draw_head() -> tuple[LanguageHead, torch.Tensor]:
     return LanguageHead(table_VD, torch.randn(V).log_softmax(0)), table_VD
 
 
-@pytest.mark.parametrize("rows", [16, 21, 10_000], ids=["many blocks", "ragged blocks", "one block"])
-def test_blocked_loss_is_its_plain_twin(rows: int, monkeypatch: pytest.MonkeyPatch):
-    """Values, and the gradients of hidden states and table."""
-    real = language._blocks
-    monkeypatch.setattr(language, "_blocks", lambda h, t, v, *more: real(h, t, 2**20 // rows, *more))
+@pytest.mark.parametrize(("block", "group"), [(16, 32), (7, 21), (10_000, 10_000)], ids=["many", "ragged", "one"])
+def test_blocked_loss_is_its_plain_twin(block: int, group: int, monkeypatch: pytest.MonkeyPatch):
+    """Each row's value and the gradient of hidden states; the mean's value and the gradient of the table too."""
+    monkeypatch.setattr(language, "BLOCK", block * V)
+    monkeypatch.setattr(language, "GROUP", group * V)
     head, table_VD = draw_head()
+    frozen = LanguageHead(table_VD.detach(), head.bias)
     hidden_BTD = torch.randn(3, 25, D, requires_grad=True)
-    targets_BT, toward_BT = torch.randint(0, V, (3, 25)), torch.randn(3, 25)
-    blocked, plain = head.nll(hidden_BTD, targets_BT), head.nll_plainly(hidden_BTD, targets_BT)
-    torch.testing.assert_close(blocked, plain, atol=1e-5, rtol=1e-5)
-    got = torch.autograd.grad(blocked, (hidden_BTD, table_VD), toward_BT)
-    for one, other in zip(got, torch.autograd.grad(plain, (hidden_BTD, table_VD), toward_BT), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    targets_BT, toward_BT, mask_BT = torch.randint(0, V, (3, 25)), torch.randn(3, 25), torch.rand(3, 25) < 0.7
+    plain_BT = head.nll_plainly(hidden_BTD, targets_BT)
+    blocked_BT, mean = frozen.nll(hidden_BTD, targets_BT), head.mean_nll(hidden_BTD, targets_BT, mask_BT)
+    torch.testing.assert_close(blocked_BT, plain_BT, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mean, plain_BT[mask_BT].mean(), atol=1e-5, rtol=1e-5)
+    for got, expected in (
+        (torch.autograd.grad(blocked_BT, hidden_BTD, toward_BT), (plain_BT * toward_BT).sum()),
+        (torch.autograd.grad(3 * mean, (hidden_BTD, table_VD)), 3 * plain_BT[mask_BT].mean()),
+    ):
+        for one, other in zip(
+            got, torch.autograd.grad(expected, (hidden_BTD, table_VD), retain_graph=True), strict=False
+        ):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_blocks_cover_every_row_once():
-    blocks = list(language._blocks(torch.arange(50)[:, None], torch.arange(50), 2**16))
-    assert len(blocks) == 4 and torch.cat([target for _, target in blocks]).tolist() == list(range(50))
+def test_half_precision_rounds_products_alone():
+    """The loss of bfloat16 states is that of the rounded states and table, but for the rounding of the logits."""
+    head, table_VD = draw_head()
+    hidden_BTD = torch.randn(2, 9, D).bfloat16().requires_grad_()
+    targets_BT = torch.randint(0, V, (2, 9))
+    rounded_VD = (table_VD * D**-0.5).detach().bfloat16().float().requires_grad_()
+    exact_BTD = hidden_BTD.detach().float().requires_grad_()
+    logits_BTV = exact_BTD @ rounded_VD.T + head.bias
+    exact_BT = torch.nn.functional.cross_entropy(logits_BTV.movedim(-1, 1), targets_BT, reduction="none")
+    mean = head.mean_nll(hidden_BTD, targets_BT, torch.ones(2, 9))
+    assert mean.dtype == torch.float32
+    torch.testing.assert_close(mean, exact_BT.mean(), atol=1e-2, rtol=0)
+    grads = torch.autograd.grad(mean, (hidden_BTD, table_VD))
+    exact = torch.autograd.grad(exact_BT.mean(), (exact_BTD, rounded_VD))
+    torch.testing.assert_close(grads[0].float(), exact[0], atol=2e-4, rtol=2e-2)
+    torch.testing.assert_close(grads[1] * D**0.5, exact[1], atol=2e-4, rtol=2e-2)
+
+
+def test_the_mean_of_nothing_is_nothing():
+    head, table_VD = draw_head()
+    hidden_BTD = torch.randn(1, 4, D, requires_grad=True)
+    for states, mask in ((hidden_BTD, torch.zeros(1, 4)), (hidden_BTD[:, :0], torch.ones(1, 0))):
+        mean = head.mean_nll(states, torch.zeros(mask.shape, dtype=torch.long), mask)
+        grads = torch.autograd.grad(mean, (hidden_BTD, table_VD))
+        assert mean == 0 and not any(grad.any() for grad in grads)
 
 
 def test_only_what_learns_gets_a_gradient():
     head, table_VD = draw_head()
-    head.nll(torch.randn(1, 4, D), torch.zeros(1, 4, dtype=torch.long)).sum().backward()
+    targets_BT, mask_BT = torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4)
+    head.mean_nll(torch.randn(1, 4, D), targets_BT, mask_BT).backward()
     assert table_VD.grad is not None and table_VD.grad.isfinite().all()
     frozen, hidden_BTD = LanguageHead(table_VD.detach(), head.bias), torch.randn(1, 4, D, requires_grad=True)
-    frozen.nll(hidden_BTD, torch.zeros(1, 4, dtype=torch.long)).sum().backward()
+    frozen.mean_nll(hidden_BTD, targets_BT, mask_BT).backward()
     assert hidden_BTD.grad is not None and frozen.table.grad is None
+    with pytest.raises(AssertionError, match="needs mean_nll"):
+        head.nll(hidden_BTD, targets_BT)
 
 
 def test_logits_are_the_definition_and_stay_in_fp32_under_autocast():
@@ -50,7 +83,8 @@ def test_logits_are_the_definition_and_stay_in_fp32_under_autocast():
     expected = hidden @ head.table.T / D**0.5 + head.bias
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(head.logits(hidden), expected)
-        nll = head.nll(hidden[None], torch.tensor([[1, 2]]))
+        with torch.no_grad():
+            nll = head.nll(hidden[None], torch.tensor([[1, 2]]))
     torch.testing.assert_close(nll, -expected.log_softmax(-1)[[0, 1], [1, 2]][None])
 
 

@@ -48,8 +48,8 @@ def test_fast_attention_is_its_plain_twin(T: int, heads: int, head: int, seed: i
 @few(12)
 @given(T=st.integers(1, 70), size=st.integers(1, 20), offset=st.integers(0, 19), seed=st.integers(0, 999))
 def test_tiles_of_the_doubled_sequence_leave_nothing_out(T: int, size: int, offset: int, seed: int):
-    block_T = (torch.arange(T) + offset) // size
-    clean, noisy = doubled_masks(packed(T, seed), block_T)
+    documents_BT, block_BT = packed(T, seed), ((torch.arange(T) + offset) // size).expand(2, -1)
+    clean, noisy = doubled_masks(documents_BT, documents_BT, block_BT)
     assert_plain_twin(noisy, attend_where(noisy, noisy_tiles(T, size, 16)), seed=seed)
     whole = torch.cat([torch.cat([clean, torch.zeros_like(clean)], dim=-1), noisy], dim=2)
     assert_plain_twin(whole, attend_doubled(clean, noisy, size), seed=seed)

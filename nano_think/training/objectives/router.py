@@ -26,11 +26,13 @@ class RouterObjective(Objective):
         inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
         scored_BT = targets_BT != self.start_token
         routed = self.model(inputs_BT, self._drop(len(inputs_BT), inputs_BT.device))
-        nll_BT = self.model.head.nll(routed.hidden, targets_BT)
         # Not torch.special.entr: its gradient at a weight of 0, an expert that was left out, is infinite.
         entropy_BT = -(routed.weights * routed.weights.clamp_min(1e-9).log()).sum(-1)
         bonus = self.entropy * max(0.0, 1 - 5 * share)
-        return {"next_token": masked_mean(nll_BT, scored_BT), "entropy": -bonus * masked_mean(entropy_BT, scored_BT)}
+        return {
+            "next_token": self.model.head.mean_nll(routed.hidden, targets_BT, scored_BT),
+            "entropy": -bonus * masked_mean(entropy_BT, scored_BT),
+        }
 
     def _drop(self, B: int, device: torch.device) -> Tensor | None:
         K = len(self.model.names)
