@@ -25,6 +25,8 @@ class ComputeConfig(Config):
     """Precision of matrix products; "auto" is bfloat16 on CUDA and float32 elsewhere."""
     threads: int = 0
     """CPU threads per training; 0 shares the cores among the experts (threads)."""
+    processes: int = 1
+    """Processes per training, which share every batch and the threads, on as many GPUs if there are any (processes)."""
     fast_matmul: bool = True
     """Route fp32 matrix products of a CPU through oneDNN where a start-up check finds them as exact (error below
     1e-5).
@@ -33,6 +35,13 @@ class ComputeConfig(Config):
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ValueError(f"threads: wanted 0 or more, got {self.threads}")
+        if self.processes < 1:
+            raise ValueError(f"processes: wanted at least 1, got {self.processes}")
+
+    @property
+    def threads_per_process(self) -> int:
+        """CPU threads of each process of a training; 0 leaves them to torch."""
+        return max(1, self.threads // self.processes) if self.threads else 0
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -59,7 +68,7 @@ def share_threads(wanted: int, trainings: int) -> int:
 def set_up(compute: ComputeConfig, device: torch.device) -> dict[str, Any]:
     """Apply the choices to this process and return them, with reasons, for the log and the manifest."""
     if compute.threads:
-        torch.set_num_threads(compute.threads)
+        torch.set_num_threads(compute.threads_per_process)
     dtype = pick_dtype(compute.dtype, device)
     chosen = {"device": str(device), "dtype": dtype, "threads": torch.get_num_threads(), "torch": torch.__version__}
     if device.type == "cpu":

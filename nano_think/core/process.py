@@ -30,9 +30,14 @@ _stopping = threading.Event()
 
 
 def accelerate_command(module: str, *arguments: str, processes: int = 1) -> list[str]:
-    """`accelerate launch -m module`, with everything said that it would otherwise warn about."""
+    """`accelerate launch -m module`, with everything said that it would otherwise warn about.
+
+    Several processes are started by torchrun, which Accelerate calls "multi_gpu"; that they use CPUs, if they do, is
+    for the module to say. Its own way of starting several on CPUs needs MPI.
+    """
     count = str(processes)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", count, "--num_machines", "1"]
+    launch += ["--multi_gpu", "--main_process_ip", "127.0.0.1"] if processes > 1 else []
     quiet = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
     return [*launch, *quiet, "--main_process_port", "0", "-m", module, *arguments]
 
@@ -54,6 +59,7 @@ def run_children(commands: Sequence[list[str]], env: Mapping[str, str], log: Log
 
 def run_child(name: str, command: list[str], env: Mapping[str, str], log: Log) -> None:
     """Run a command to its end; lines of JSON that it prints go to `log`, the last others into the error if it fails.
+    Of several processes the first that fails names the error: the others then fail because it is gone.
 
     Raises the error that the child's exit code stands for, with the child's own message after `name`, if it has one, or
     `ChildError` that names the signal it died of.
@@ -66,7 +72,7 @@ def run_child(name: str, command: list[str], env: Mapping[str, str], log: Log) -
             if event is None:
                 other.append(line.strip())
             elif event["event"] == "error":
-                error = event
+                error = error or event
             else:
                 log(event)
         code = process.wait()
@@ -104,20 +110,22 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 def _failure(name: str, code: int, error: dict[str, Any] | None, lines: list[str]) -> Exception:
     """What the child died of. Accelerate's launcher leaves with 1 whatever the training left with: the error's own code
-    is in its event, a signal is in the launcher's last words.
+    is in its event, a signal is in the launcher's last words, or in torchrun's where there are several processes; the
+    others then fail too, for want of the one that was killed.
     """
     if error and error["code"] in BY_EXIT_CODE and error["code"] > 1:
         return BY_EXIT_CODE[error["code"]](f"{name}: {error['message']}" if name else error["message"])
     name = name or "a reader"
-    if error:
-        failure = ChildError(f"{name}: its process failed: {error['message']} (see it whole with --debug)")
-        failure.add_note(error.get("trace", ""))
-        return failure
-    signum = -code if code < 0 else next((int(n) for n in re.findall(r"died with .*?(\d+)>?\.", "\n".join(lines))), 0)
+    told = re.search(r"died with .*?(\d+)>?\.|Root Cause.*exitcode +: -(\d+)", "\n".join(lines), re.DOTALL)
+    signum = -code if code < 0 else int(next(filter(None, told.groups()))) if told else 0
     if signum:
         hint = " (out of memory?)" if signum == signal.SIGKILL else ""
         killed = f"{name}: its process was killed by {signal_name(signum)}{hint}"
         return ChildError(f"{killed}; run again to go on from its last checkpoint")
+    if error:
+        failure = ChildError(f"{name}: its process failed: {error['message']} (see it whole with --debug)")
+        failure.add_note(error.get("trace", ""))
+        return failure
     said = lines[-1] if lines else "it said nothing"
     return ChildError(f"{name}: its process ended with exit code {code}: {said}")
 
@@ -185,8 +193,9 @@ def die_with_parent() -> None:
 
 
 def emit(event: dict[str, Any]) -> None:
-    """In a child: one line of JSON to the parent."""
-    print(json.dumps(event), flush=True)
+    """In a child: one line of JSON to the parent, in one piece, since several processes may speak at once."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
 
 
 def child_environment(threads: int, more: Mapping[str, str]) -> dict[str, str]:

@@ -63,11 +63,16 @@ class TrainingStage(Stage):
         work.mkdir(exist_ok=True)
         paths = {name: str(artifact.path.resolve()) for name, artifact in inputs.items()}
         write_json(work / "job.json", {"stage": type(self).__name__, "config": to_dict(self.config), "inputs": paths})
-        command = accelerate_command("nano_think.stages.worker", str(out.resolve()))
+        compute = self.config.compute
+        command = accelerate_command("nano_think.stages.worker", str(out.resolve()), processes=compute.processes)
         with self.tracked(context.tracker) as environment:
-            child = child_environment(self.config.compute.threads, environment)
+            child = child_environment(compute.threads_per_process, environment)
             run_child(self.name, command, child, lambda event: context.progress.event(self.name, event))
         return json.loads((work / "summary.json").read_text(encoding="utf-8"))
+
+
+class NothingLeft(Exception):
+    """Ends every process of a training but the first when it is trained: the first one writes what all of them have."""
 
 
 class Trainer:
@@ -81,15 +86,22 @@ class Trainer:
             cpu=device.type == "cpu", mixed_precision="bf16" if dtype == "bfloat16" else "no"
         )
         self.compute = set_up(job.compute, self.accelerator.device)
-        self._log({"event": "compute", **self.compute})
+        if self.accelerator.is_main_process:
+            self._log({"event": "compute", **self.compute})
 
     def train(self, objective: Objective, tokens: TokenSet, config: TrainConfig, branch_name: str) -> dict[str, Any]:
-        """Train on windows of `tokens`; the summary of the training, with its curve in `curve.json`."""
+        """Train on windows of `tokens`; the summary of the training, with its curve in `curve.json`.
+
+        Returns in the first process alone, and raises `NothingLeft` in the others.
+        """
         seed = branch(self.job.seed, branch_name, "windows")
         balance = (config.balance, config.balance_temperature)
         windows = open_windows(tokens, self.job.space.window, config.batch, seed, *balance)
         draws = branch(self.job.seed, branch_name, "draws")
         figures = train(objective, windows, config, self.accelerator, self.work, self.log, draws)
+        self.accelerator.end_training()
+        if not self.accelerator.is_main_process:
+            raise NothingLeft
         epochs = {"epochs": round(figures["tokens"] / max(1, len(tokens)), 3)}
         passes = {name: round(count, 3) for name, count in windows.passes(figures["steps"]).items()}
         return {"training": figures, **epochs, "passes": passes, "compute": self.compute}

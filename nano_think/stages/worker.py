@@ -1,6 +1,7 @@
 """The process of one training: `accelerate launch -m nano_think.stages.worker FOLDER`.
 
-The folder's work/job.json says what to do. Progress goes to standard output, a line of JSON at a time.
+The folder's work/job.json says what to do. Progress goes to standard output, a line of JSON at a time. Of several
+processes the first alone writes and speaks, but for an error, which any of them may have.
 """
 
 import atexit
@@ -16,7 +17,7 @@ from nano_think.core.errors import NanoThinkError
 from nano_think.core.files import read_json, write_json
 from nano_think.core.process import die_with_parent, emit
 from nano_think.stages.artifact import open_artifact
-from nano_think.stages.tracking import Tracker, from_environment
+from nano_think.stages.tracking import NoTracker, Tracker, from_environment
 
 
 def main(folder: str) -> int:
@@ -24,7 +25,7 @@ def main(folder: str) -> int:
     die_with_parent()
     # Without it the interpreter spends seconds on looking for garbage among all that torch has made.
     atexit.register(gc.freeze)
-    tracker = from_environment()
+    tracker = NoTracker() if int(os.environ.get("RANK", 0)) else from_environment()
     try:
         _work(Path(folder), tracker)
         return 0
@@ -46,7 +47,7 @@ def _work(out: Path, tracker: Tracker) -> None:
     from nano_think.stages.pretrain import Pretrain
     from nano_think.stages.router import RouterStage
     from nano_think.stages.stage import WORK
-    from nano_think.stages.training import Trainer, TrainingStage
+    from nano_think.stages.training import NothingLeft, Trainer, TrainingStage
 
     # Until now a signal ended the process at once: there was nothing to save.
     interrupts.install()
@@ -64,7 +65,10 @@ def _work(out: Path, tracker: Tracker) -> None:
             tracker.metrics({shown: event[name] for name, shown in names.items()}, event["tokens"])
 
     trainer = Trainer(config, out / WORK, log)
-    summary = stage(config).fit(inputs, out, trainer)
+    try:
+        summary = stage(config).fit(inputs, out, trainer)
+    except NothingLeft:
+        return
     trainer.write_curve(out)
     tracker.metrics({f"final/{name}": value for name, value in summary["training"].items() if value is not None})
     write_json(out / WORK / "summary.json", summary)

@@ -217,3 +217,9 @@ def test_first_signal_is_noted_and_the_second_leaves_at_once():
     done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("143\n", 130), done.stderr
     assert interrupts.requested() == 0
+
+
+def test_processes_share_the_threads_of_a_training():
+    assert [ComputeConfig(threads=n, processes=m).threads_per_process for n, m in ((4, 2), (1, 2), (0, 3))] == [2, 1, 0]
+    with pytest.raises(ValueError, match="processes: wanted at least 1, got 0"):
+        ComputeConfig(processes=0)

@@ -116,6 +116,27 @@ def test_signal_is_found_in_the_launchers_last_words(child, number):
         """)
 
 
+def test_killed_rank_counts_more_than_what_its_peers_say(child):
+    """Of several processes the one that was killed is the cause; the others fail because it is gone."""
+    with pytest.raises(errors.ChildError, match="toy: its process was killed by SIGKILL"):
+        child("""
+            emit({"event": "error", "code": 1, "message": "RuntimeError: Connection closed by peer"})
+            print("[1]:\\n  exitcode  : -15 (pid: 1)  (SIGTERM)")
+            print("Root Cause (first observed failure):\\n[0]:\\n  rank : 1\\n  exitcode  : -9 (pid: 2)  (SIGKILL)")
+            sys.exit(1)
+        """)
+
+
+def test_first_of_several_errors_is_told(child):
+    """The later ones are its consequences."""
+    with pytest.raises(errors.StorageError, match="toy: no space"):
+        child("""
+            emit({"event": "error", "code": 5, "message": "no space"})
+            emit({"event": "error", "code": 1, "message": "RuntimeError: Connection closed by peer"})
+            sys.exit(1)
+        """)
+
+
 def test_output_that_is_not_utf8_is_no_trouble(child):
     """Bytes of any kind may be in what a library prints."""
     assert child(r'sys.stdout.buffer.write(b"\xff\xfe\n"); sys.stdout.flush(); emit({"event": "a"})') == [
@@ -255,11 +276,13 @@ def test_kill_of_the_launcher_ends_the_training(child):
 
 
 def test_launch_says_everything_that_accelerate_would_warn_about():
-    """One process, no port of its own, our Python."""
+    """One process unless more are asked for, no port of its own, our Python."""
     command = accelerate_command("nano_think.stages.worker", "folder")
     assert command[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
     assert command[-3:] == ["-m", "nano_think.stages.worker", "folder"]
-    assert command[command.index("--num_processes") + 1] == "1"
+    assert command[command.index("--num_processes") + 1] == "1" and "--multi_gpu" not in command
+    command = accelerate_command("nano_think.stages.worker", "folder", processes=3)
+    assert command[command.index("--num_processes") + 1] == "3" and "--multi_gpu" in command
 
 
 def test_environment_of_a_child_has_its_threads_and_finds_this_code(monkeypatch):

@@ -17,7 +17,8 @@ import sys, pytest
 from nano_think.nn.native import build, kernels
 build.NATIVE = {flags!r}
 assert kernels().there, kernels().reason
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "{root}/tests/nn/test_selective_scan.py", "-k", "chosen or exact"]))
+tests = "{root}/tests/nn/test_selective_scan.py"
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", tests, "-k", "chosen or exact"]))
 """
 ROOT = Path(__file__).parents[3]
 

@@ -1,0 +1,253 @@
+"""Several processes are one: the same gradient, one decision about every step, and the first alone writes."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nano_think.core import interrupts
+from nano_think.core.errors import DivergedError, Interrupted
+from nano_think.core.process import accelerate_command, child_environment
+from nano_think.training.loop import _Run, train
+from nano_think.training.objectives import Objective
+from nano_think.training.ranks import Ranks
+from tests.perturbation import randomise_zeros
+from tests.tiny import START
+from tests.tiny_training import CONFIG, OBJECTIVES, SEED, STEPS, make_calm, make_windows
+
+
+class Half:
+    """One of two "processes" that are threads: an accelerator whose sums are over both."""
+
+    num_processes = 2
+
+    def __init__(self, accelerator: Accelerator, rank: int, meeting: threading.Barrier, brought: list[Any]):
+        self._accelerator, self.process_index, self._meeting, self._brought = accelerator, rank, meeting, brought
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accelerator, name)
+
+    def gather(self, value: Tensor) -> Tensor:
+        self._brought[self.process_index] = value.clone()
+        self._meeting.wait(10)
+        both = torch.cat(self._brought)
+        self._meeting.wait(10)
+        return both
+
+    def reduce(self, value: Tensor, how: str) -> Tensor:
+        assert how == "sum"
+        return self.gather(value.detach()[None]).sum(0)
+
+    def wait_for_everyone(self) -> None:
+        self._meeting.wait(10)
+
+
+@pytest.fixture
+def together(accelerator: Accelerator) -> Callable[[Callable[[Any], Any]], list[Any]]:
+    """together(work) -> what work(half) returned, or the error it ended with, in each of two ranks."""
+
+    def run(work: Callable[[Any], Any]) -> list[Any]:
+        meeting, brought, results = threading.Barrier(2), [None, None], [None, None]
+
+        def one(rank: int) -> None:
+            try:
+                results[rank] = work(Half(accelerator, rank, meeting, brought))
+            except BaseException as error:
+                results[rank] = error
+
+        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+    return run
+
+
+def differentiate(objective: Objective, accelerator: Any, folder: Path, **more) -> dict[str, Tensor]:
+    """The terms of the loss and the gradients of one step."""
+    randomise_zeros(objective)
+    run = _Run(objective, make_windows(), replace(CONFIG, **more), accelerator, folder, lambda event: None, SEED)
+    terms = {f"loss.{name}": value for name, value in run._differentiate(3).items()}
+    return terms | {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_two_ranks_are_one(name: str, parts: int, together, accelerator: Accelerator, tmp_path: Path):
+    """Within a millionth of the largest entry of each gradient, and the same bits in both."""
+    whole = differentiate(make_calm(name), accelerator, tmp_path)
+    objectives = [make_calm(name) for _ in range(2)]
+    ranks = together(lambda half: differentiate(objectives[half.process_index], half, tmp_path, accumulate=parts))
+    for found in ranks:
+        assert found.keys() == whole.keys()
+        for key, value in whole.items():
+            torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6 * max(value.abs().max().item(), 1e-2))
+    assert all(torch.equal(value, ranks[1][key]) for key, value in ranks[0].items())
+
+
+def test_a_gradient_that_nobody_has_stays_none(together):
+    """Weight decay would shrink a parameter that took no part; one that took part anywhere has its sum everywhere."""
+
+    def work(half: Half) -> list[Tensor | None]:
+        none, some, all_ = (nn.Parameter(torch.ones(2)) for _ in range(3))
+        all_.grad = torch.full((2,), 1.0 + half.process_index)
+        if half.process_index:
+            some.grad = torch.full((2,), 5.0)
+        Ranks(half).sum_gradients([none, some, all_])
+        return [none.grad, some.grad, all_.grad]
+
+    for none, some, all_ in together(work):
+        assert none is None and some.tolist() == [5, 5] and all_.tolist() == [3, 3]
+
+
+class BrokenInOne(Objective):
+    """(w - 1)^2, which is not finite at some steps in one of the ranks."""
+
+    def __init__(self, bad: set[int]):
+        super().__init__(START)
+        self.weight, self.bad = nn.Parameter(torch.tensor([3.0])), bad
+
+    def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
+        loss = (self.weight - 1).square().sum()
+        return {"square": loss * float("nan") if round(share * STEPS) in self.bad else loss}
+
+
+def train_both(together, bad: set[int], folder: Path, log=lambda event: None) -> tuple[list[Any], list[Objective]]:
+    objectives = [BrokenInOne(set()), BrokenInOne(bad)]
+    config = replace(CONFIG, save_every=1e9)
+
+    def work(half: Half) -> dict[str, Any]:
+        return train(objectives[half.process_index], make_windows(), config, half, folder, log, SEED)
+
+    return together(work), objectives
+
+
+def test_a_step_that_is_broken_in_one_rank_is_left_out_in_both(together, tmp_path: Path):
+    results, objectives = train_both(together, {2, 5}, tmp_path)
+    assert [figures["skipped_steps"] for figures in results] == [2, 2]
+    assert torch.equal(objectives[0].weight, objectives[1].weight) and objectives[0].weight.isfinite()
+
+
+def test_both_ranks_give_up_together(together, tmp_path: Path):
+    results, _ = train_both(together, {3, 4, 5, 6, 7}, tmp_path)
+    assert [type(error) for error in results] == [DivergedError, DivergedError]
+
+
+def test_a_signal_to_one_rank_stops_both_at_one_step(together, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The first one saves; a rank that went on would wait for the other for ever."""
+    events: list[dict[str, Any]] = []
+    asked = iter([0, 0, 0, 0, 0, signal.SIGTERM])
+    monkeypatch.setattr(interrupts, "requested", lambda: next(asked, 0))
+    results, _ = train_both(together, set(), tmp_path, events.append)
+    assert [(type(error), error.exit_code) for error in results] == [(Interrupted, 143)] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000003"]
+
+
+def test_the_first_rank_alone_logs(together, tmp_path: Path):
+    events: list[dict[str, Any]] = []
+    train_both(together, set(), tmp_path, events.append)
+    steps = [event["step"] for event in events if event["event"] == "step"]
+    assert steps == [4, 8, 11]
+
+
+CHILD = """
+import json, os, sys
+from pathlib import Path
+import numpy as np, torch
+from accelerate import Accelerator
+from nano_think.data.loader import Windows
+from nano_think.experts import EXPERTS, build_expert
+from nano_think.heads.language import LanguageHead, normalise_table
+from nano_think.nn.weights import save_weights
+from nano_think.training.loop import TrainConfig, _Run, seed_everything, train
+from nano_think.training.objectives.expert import ExpertObjective
+
+out, name, dropout = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+torch.set_num_threads(1)
+accelerator = Accelerator(cpu=True)
+first = accelerator.is_main_process
+tokens = np.random.default_rng(0).integers(0, 49, 4000)
+tokens[::37] = 49
+windows = Windows(tokens, 12, 8, seed=3)
+seed_everything(5)
+head = LanguageHead(normalise_table(torch.randn(50, 16)), torch.zeros(50))
+expert = build_expert(name, EXPERTS[name].Config(n_layers=2, dropout=dropout), 16)
+objective = ExpertObjective(expert, head, 49)
+config = TrainConfig(tokens=12 * 8 * 12, batch=8, save_every=-1.0, log_every=3)
+_Run(objective, windows, config, accelerator, out, lambda event: None, 1)._differentiate(0)
+if first:
+    grads = {key: p.grad for key, p in objective.named_parameters() if p.grad is not None}
+    save_weights(out / "grads.safetensors", grads)
+objective.zero_grad()
+
+def log(event):
+    print(json.dumps(event | {"pid": os.getpid()}), flush=True)
+
+train(objective, windows, config, accelerator, out / "work", log, 1)
+if first:
+    save_weights(out / "weights.safetensors", expert.state_dict())
+accelerator.end_training()
+"""
+
+
+def launch(folder: Path, out: str, processes: int, dropout: float) -> subprocess.Popen[str]:
+    """A tiny transformer's training in so many real processes."""
+    (folder / "ranks_child.py").write_text(CHILD)
+    (folder / out).mkdir(exist_ok=True)
+    command = accelerate_command("ranks_child", str(folder / out), "transformer", str(dropout), processes=processes)
+    environment = child_environment(1, {})
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment["PYTHONPATH"]])
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
+
+
+def end(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """Let it end well; its events."""
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out[-3000:]
+    return [json.loads(line) for line in out.splitlines() if line.startswith('{"event"')]
+
+
+@pytest.mark.slow
+def test_two_launched_processes_are_one(tmp_path: Path):
+    """`accelerate launch` with two processes on the CPU: the gradient of one, one log, one set of files."""
+    end(launch(tmp_path, "one", 1, dropout=0.0))
+    events = end(launch(tmp_path, "two", 2, dropout=0.0))
+    assert len({event["pid"] for event in events}) == 1
+    one, two = (load_file(tmp_path / out / "grads.safetensors") for out in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=0, atol=1e-6 * max(value.abs().max().item(), 1e-2))
+
+
+@pytest.mark.slow
+def test_two_killed_processes_go_on_as_if_nothing_had_been(tmp_path: Path):
+    """kill -9 of all of them in the middle, dropout on: the weights of an uninterrupted run, bit for bit."""
+    end(launch(tmp_path, "whole", 2, dropout=0.2))
+    process = launch(tmp_path, "cut", 2, dropout=0.2)
+    pid = None
+    for line in process.stdout or ():
+        event = json.loads(line) if line.startswith('{"event"') else {}
+        if event.get("event") == "saved" and event["step"] == 5:
+            pid = event["pid"]
+            break
+    assert pid, "it never saved"
+    os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=100)
+    assert process.returncode
+    events = end(launch(tmp_path, "cut", 2, dropout=0.2))
+    assert next(event["step"] for event in events if event["event"] == "resumed") >= 5
+    whole, cut = (load_file(tmp_path / out / "weights.safetensors") for out in ("whole", "cut"))
+    assert all(torch.equal(value, cut[key]) for key, value in whole.items())
