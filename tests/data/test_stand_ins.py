@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nano_think.core.errors import InputError
@@ -149,3 +151,10 @@ def test_a_local_copy_never_has_a_stand_in(tmp_path: Path) -> None:
     """A folder that the user names and that does not hold the dataset is a mistake, not an outage."""
     with pytest.raises(InputError, match=r"no file there matches"):
         settle((f"tinystories:{tmp_path}",), offline_ok=True)
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"text": ["One day."]}), tmp_path / "data/train-0.parquet")
+    settled = settle((f"tinystories:{tmp_path}", "tinystories"), offline_ok=True)
+    assert [(source.name, source.remote) for source in settled.sources] == [
+        ("tinystories", False),
+        ("wikipedia_leads", False),
+    ]
