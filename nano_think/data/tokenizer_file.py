@@ -21,14 +21,17 @@ MAX_FILE_BYTES = 256 * 2**20
 
 # nanochat's variant of the GPT-4 pattern (words, one or two digits, punctuation, white space), without its possessive
 # quantifiers, which cost a third of the speed and change no match, and with runs of white space cut at 256: unbounded
-# ones overflow the stack of tiktoken's engine. tiktoken, rustbpe and tokenizers split every string alike with it.
+# ones overflow the stack of tiktoken's engine. All but what looks ahead is one group, which the engine then matches by
+# automaton in one go instead of by one alternative after the other: a half faster. tiktoken, rustbpe and tokenizers
+# split every string alike with it.
 PATTERN = (
-    r"'(?:[sdmtSDMT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s{0,255}[\r\n]|\s{1,256}(?!\S)|\s{1,256}"
+    r"(?:'(?:[sdmtSDMT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s{0,255}[\r\n])|\s{1,256}(?!\S)|\s{1,256}"
 )
-
 # GPT-2's, with its runs of white space cut at 256 for the same reason: only in longer runs do ids differ from GPT-2's.
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s{1,256}(?!\S)|\s{1,256}"
+GPT2_PATTERN = (
+    r"(?:'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+)|\s{1,256}(?!\S)|\s{1,256}"
+)
 
 BOS, GPT2_BOS = "<|bos|>", "<|endoftext|>"
 SPECIALS = (BOS, *CHAT)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nano_think.core.config import parse
 from nano_think.core.errors import ArtifactError, InputError, UsageError
 from nano_think.data.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
-from nano_think.data.tokenizer_file import PATTERN, SPECIALS, merge_of
+from nano_think.data.tokenizer_file import PATTERN, SPECIALS, merge_of, read
 
 VOCAB = 390
 # What has gone wrong somewhere: contractions, all white space, joiners, marks, halves of pairs, typed specials.
@@ -79,15 +79,15 @@ def agree(folder: Path, auto: Any) -> Callable[[list[str]], None]:
     exported.encode_special_tokens = True
 
     def check(given: list[str]) -> None:
-        read = [repaired(text) for text in given]
+        clean = [repaired(text) for text in given]
         ids = [ours.encode(text) for text in given]
-        assert ids == [one.ids for one in exported.encode_batch(read)]
-        assert ids == auto(read, split_special_tokens=True)["input_ids"]
-        assert ids == [trained.encode(text) for text in read]
+        assert ids == [one.ids for one in exported.encode_batch(clean)]
+        assert ids == auto(clean, split_special_tokens=True)["input_ids"]
+        assert ids == [trained.encode(text) for text in clean]
         assert ids == [ours.encode_array(text).tolist() for text in given]
-        assert ids == [ours.encode_bytes(text.encode()) for text in read]
-        assert [ours.decode_bytes(one) for one in ids] == [text.encode() for text in read]
-        assert read == [ours.decode(one) for one in ids] == exported.decode_batch(ids) == auto.batch_decode(ids)
+        assert ids == [ours.encode_bytes(text.encode()) for text in clean]
+        assert [ours.decode_bytes(one) for one in ids] == [text.encode() for text in clean]
+        assert clean == [ours.decode(one) for one in ids] == exported.decode_batch(ids) == auto.batch_decode(ids)
         assert max((max(one, default=0) for one in ids), default=0) < VOCAB - len(SPECIALS)
 
     return check
@@ -112,6 +112,27 @@ def test_bytes_that_are_no_text_have_ids(tokenizer: Tokenizer, data: bytes) -> N
     ids = tokenizer.encode_bytes(data)
     assert tokenizer.decode_bytes(ids) == tokenizer._engine.decode_bytes(ids) == data
     assert not set(ids) & set(tokenizer.special.values())
+
+
+# The pattern as nanochat writes it, but for the bounds, the possessive quantifiers and the group.
+PLAIN = (
+    r"'(?:[sdmtSDMT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s{0,255}[\r\n]|\s{1,256}(?!\S)|\s{1,256}"
+)
+
+
+@pytest.fixture(scope="module")
+def twin(tokenizer_folder: Path) -> tiktoken.Encoding:
+    ranks = dict(read(tokenizer_folder).ranks)
+    return tiktoken.Encoding("plain", pat_str=PLAIN, mergeable_ranks=ranks, special_tokens={})
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=mixed().map(repaired))
+def test_the_group_in_the_pattern_changes_no_split(tokenizer: Tokenizer, twin: tiktoken.Encoding, text: str) -> None:
+    fast, plain = (tokenizers.pre_tokenizers.Split(tokenizers.Regex(one), "isolated") for one in (PATTERN, PLAIN))
+    assert fast.pre_tokenize_str(text) == plain.pre_tokenize_str(text)
+    assert tokenizer.encode(text) == twin.encode_ordinary(text)
 
 
 def test_every_character_is_split_alike() -> None:
