@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nano_think.experts.diffuser import Diffuser
 from nano_think.nn import documents as documents_module
 from nano_think.nn import s6, ssm
 from nano_think.nn.causal_conv import CausalConv
@@ -46,6 +47,37 @@ def test_expert_keeps_documents_apart(name: str):
 def test_mixture_keeps_documents_apart(kind: str):
     model = tiny_mixture(kind)
     assert_apart(lambda tokens_BT: model(tokens_BT).hidden)
+
+
+def run_noisy_blocks(size: int, infill: float) -> Callable[[Tensor], Tensor]:
+    """What the diffuser's training computes for the noisy rows: the same draws for every text."""
+    expert, head = tiny_expert("diffuser", blocks=(size,), query_share=0.3, infill_share=infill), tiny_head()
+    assert isinstance(expert, Diffuser)
+
+    def run(tokens_BT: Tensor) -> Tensor:
+        torch.manual_seed(2)
+        seen = []
+        with pytest.MonkeyPatch.context() as patch:
+            denoise = expert.denoise
+            patch.setattr(expert, "denoise", lambda *args: seen.append((args[3], denoise(*args))) or seen[-1][1])
+            expert.losses(tokens_BT, START, head)
+        order, hidden_BTD = seen[0]
+        return torch.zeros(2, T, WIDTH).index_copy_(1, order[1:], hidden_BTD)
+
+    return run
+
+
+@pytest.mark.parametrize("infill", [0.0, 1.0])
+@pytest.mark.parametrize("size", [4, 16, 100])
+def test_noisy_blocks_keep_documents_apart(size: int, infill: float):
+    """Noisy rows see each other, in training in any order: still none sees another document."""
+    run = run_noisy_blocks(size, infill)
+    tokens_BT = draw_tokens(2, T, starts=(0, SECOND))
+    other_BT = draw_tokens(2, T, starts=(0, SECOND), seed=5)
+    other_BT[:, :SECOND] = tokens_BT[:, :SECOND]
+    with torch.no_grad():
+        assert_apart(run)
+        torch.testing.assert_close(run(other_BT)[:, 1:SECOND], run(tokens_BT)[:, 1:SECOND], atol=TOLERANCE, rtol=0)
 
 
 def test_routing_weights_keep_documents_apart():

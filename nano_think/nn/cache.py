@@ -104,28 +104,27 @@ def pad_left(rows: Sequence[Sequence[int]], start_token: int) -> tuple[Tensor, T
 
 
 class KeyValues:
-    """Keys and values of one attention layer, written into one buffer that is allocated at the first write.
+    """Keys and values of one attention layer, in buffers that are allocated at the first write.
 
     `margin` rows more than `capacity` can be written in place; what does not fit even there is seen once and not kept.
     """
 
     def __init__(self, capacity: int, margin: int = 0):
         self.size = capacity + margin
-        self.buffer: Tensor | None = None
+        self.buffers: tuple[Tensor, Tensor] | None = None
 
-    def write(self, first: int, k_BNTH: Tensor, v_BNTH: Tensor) -> tuple[Tensor, Tensor]:
-        """Put T rows at `first`, over what was there; all keys and values up to their end, (B, N, S, H) each."""
-        if self.buffer is None:
+    def write(self, first: int, k_BNTH: Tensor, v_BNTH: Tensor) -> list[Tensor]:
+        """Put T rows at `first`, over what was there; all keys and all values up to their end, (B, N, S, H) each."""
+        if self.buffers is None:
             B, N, _, H = k_BNTH.shape
-            self.buffer = k_BNTH.new_empty(2, B, N, self.size, H)
-        end, kept = first + k_BNTH.shape[2], self.size - first
-        for part, new in zip(self.buffer, (k_BNTH, v_BNTH), strict=True):
-            part[:, :, first:end] = new[:, :, :kept]
-        k_BNSH, v_BNSH = self.buffer[:, :, :, :end]
-        if end > self.size:
-            k_BNSH = torch.cat([k_BNSH, k_BNTH[:, :, kept:]], dim=2)
-            v_BNSH = torch.cat([v_BNSH, v_BNTH[:, :, kept:]], dim=2)
-        return k_BNSH, v_BNSH
+            self.buffers = k_BNTH.new_empty(B, N, self.size, H), v_BNTH.new_empty(B, N, self.size, H)
+        return [self._put(*part, first) for part in zip(self.buffers, (k_BNTH, v_BNTH), strict=True)]
+
+    def _put(self, buffer: Tensor, new: Tensor, first: int) -> Tensor:
+        T, kept = new.shape[2], min(new.shape[2], self.size - first)
+        buffer.narrow(2, first, kept).copy_(new if kept == T else new.narrow(2, 0, kept))
+        old = buffer.narrow(2, 0, first + kept)
+        return old if kept == T else torch.cat([old, new.narrow(2, kept, T - kept)], dim=2)
 
 
 class AttendCached:
