@@ -29,9 +29,7 @@ PATTERN = (
     r"|\s{0,255}[\r\n])|\s{1,256}(?!\S)|\s{1,256}"
 )
 # GPT-2's, with its runs of white space cut at 256 for the same reason: only in longer runs do ids differ from GPT-2's.
-GPT2_PATTERN = (
-    r"(?:'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+)|\s{1,256}(?!\S)|\s{1,256}"
-)
+GPT2_PATTERN = r"(?:'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+)|\s{1,256}(?!\S)|\s{1,256}"
 
 BOS, GPT2_BOS = "<|bos|>", "<|endoftext|>"
 SPECIALS = (BOS, *CHAT)
