@@ -66,6 +66,8 @@ class Plain(Quiet):
             self.note(f"{stage}: " + ", ".join(f"{name} {value}" for name, value in event.items() if name != "event"))
         elif event["event"] == "warning":
             self.note(f"{stage}: {event['message']}")
+        elif event["event"] == "validation":
+            self.note(f"{stage}: validation loss {event['loss']:.4f} at step {event['step']}")
         elif event["event"] == "step" and self._due(stage, event):
             self.note(f"{stage}: {describe(event)}")
 

@@ -8,7 +8,7 @@ import torch
 
 from nano_think.core.config import Config
 from nano_think.core.rng import branch
-from nano_think.data.tokens import TokenSet, unigram
+from nano_think.data.tokens import unigram
 from nano_think.experts import count_parameters
 from nano_think.models.embedder import Embedder, EmbedderConfig, save_head
 from nano_think.stages.space import Job
@@ -49,8 +49,7 @@ class Embedding(TrainingStage):
         bias_V = torch.from_numpy(unigram(tokens.path, "train", about["vocab_size"]))
         model = Embedder(job.embedding.model, job.space.width, bias_V)
         objective = EmbedderObjective(model, about["start_token"])
-        train_tokens = TokenSet.open(tokens.path, "train")
-        summary = trainer.train(objective, train_tokens, job.embedding.train, self.name)
+        summary = trainer.train(objective, tokens, "train", job.embedding.train, self.name)
         head = model.head()
         save_head(out, head)
         return summary | {"parameters": count_parameters(model), "table": head.table.numel()}

@@ -10,7 +10,6 @@ import pydantic
 
 from nano_think.core.config import flatten, parse, to_dict
 from nano_think.core.rng import branch
-from nano_think.data.tokens import TokenSet
 from nano_think.experts import EXPERTS, ExpertConfig, build_expert, count_parameters
 from nano_think.models.embedder import load_head
 from nano_think.nn.weights import save_weights
@@ -63,7 +62,6 @@ class Pretrain(TrainingStage):
         seed_everything(branch(job.seed, "experts", job.kind))
         expert = build_expert(job.kind, job.expert, job.space.width)
         objective = ExpertObjective(expert, load_head(embedding.path), tokens.summary["start_token"])
-        train_tokens = TokenSet.open(tokens.path, "train")
-        summary = trainer.train(objective, train_tokens, job.train, "experts")
+        summary = trainer.train(objective, tokens, "train", job.train, "experts")
         save_weights(out / WEIGHTS, expert.state_dict())
         return summary | {"parameters": count_parameters(expert), "embedding": embedding.digest}

@@ -65,7 +65,7 @@ class RouterStage(TrainingStage):
         objective = RouterObjective(model, job.router.expert_dropout, job.router.entropy)
         routing = TokenSet.open(tokens.path, "router")
         budget = min(job.router.train.tokens, max(1, int(job.router.max_epochs * len(routing))))
-        summary = trainer.train(objective, routing, replace(job.router.train, tokens=budget), self.name)
+        summary = trainer.train(objective, tokens, "router", replace(job.router.train, tokens=budget), self.name)
         save_mixture(out, model, shape)
         for name in TOKENIZER_FILES:
             shutil.copyfile(inputs["tokenizer"].path / name, out / name)

@@ -27,7 +27,7 @@ from nano_think.stages.tracking import Tracker
 from nano_think.training.loop import Log, TrainConfig, train
 from nano_think.training.objectives import Objective
 
-CURVE = "curve.json"
+CURVE, VALIDATION = "curve.json", "validation.json"
 TIMING = ("event", "tokens_per_second")
 
 
@@ -89,40 +89,48 @@ class Trainer:
         if self.accelerator.is_main_process:
             self._log({"event": "compute", **self.compute})
 
-    def train(self, objective: Objective, tokens: TokenSet, config: TrainConfig, branch_name: str) -> dict[str, Any]:
-        """Train on windows of `tokens`; the summary of the training, with its curve in `curve.json`.
+    def train(
+        self, objective: Objective, tokens: Artifact, split: str, config: TrainConfig, branch_name: str
+    ) -> dict[str, Any]:
+        """Train on windows of a split of `tokens`; the summary of the training.
 
         Returns in the first process alone, and raises `NothingLeft` in the others.
         """
-        seed = branch(self.job.seed, branch_name, "windows")
-        balance = (config.balance, config.balance_temperature)
-        windows = open_windows(tokens, self.job.space.window, config.batch, seed, *balance)
+        seed, window = branch(self.job.seed, branch_name, "windows"), self.job.space.window
+        text = TokenSet.open(tokens.path, split)
+        windows = open_windows(text, window, config.batch, seed, config.balance, config.balance_temperature)
+        held_out = None
+        if config.validate_every:
+            held_out = open_windows(TokenSet.open(tokens.path, "validation"), window, config.batch, seed)
         draws = branch(self.job.seed, branch_name, "draws")
-        figures = train(objective, windows, config, self.accelerator, self.work, self.log, draws)
+        figures = train(objective, windows, config, self.accelerator, self.work, self.log, draws, held_out)
         self.accelerator.end_training()
         if not self.accelerator.is_main_process:
             raise NothingLeft
-        epochs = {"epochs": round(figures["tokens"] / max(1, len(tokens)), 3)}
+        epochs = {"epochs": round(figures["tokens"] / max(1, len(text)), 3)}
         passes = {name: round(count, 3) for name, count in windows.passes(figures["steps"]).items()}
         return {"training": figures, **epochs, "passes": passes, "compute": self.compute}
 
     def log(self, event: dict[str, Any]) -> None:
-        if event["event"] == "step":
-            with (self.work / "curve.jsonl").open("a", encoding="utf-8") as file:
+        name = {"step": CURVE, "validation": VALIDATION}.get(event["event"])
+        if name:
+            with (self.work / f"{name}l").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({name: value for name, value in event.items() if name not in TIMING}) + "\n")
         self._log(event)
 
-    def write_curve(self, out: Path) -> None:
-        """The curve as a file of the artifact: steps that were taken twice around a crash count once."""
-        points: dict[int, Any] = {}
-        path = self.work / "curve.jsonl"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                point = json.loads(line)
-            except ValueError:  # The line that a crash cut off.
-                continue
-            points[point["step"]] = point
-        write_json(out / CURVE, [points[step] for step in sorted(points)])
+    def write_curves(self, out: Path) -> None:
+        """The losses as files of the artifact: steps that were taken twice around a crash count once."""
+        for name in (CURVE, VALIDATION):
+            points: dict[int, Any] = {}
+            path = self.work / f"{name}l"
+            for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+                try:
+                    point = json.loads(line)
+                except ValueError:  # The line that a crash cut off.
+                    continue
+                points[point["step"]] = point
+            if points or name == CURVE:
+                write_json(out / name, [points[step] for step in sorted(points)])
 
 
 def read_curve(artifact: Artifact) -> list[Mapping[str, Any]]:

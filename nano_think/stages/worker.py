@@ -63,13 +63,15 @@ def _work(out: Path, tracker: Tracker) -> None:
         if event["event"] == "step":
             names = {name: f"train/{name}" for name in event if name not in ("event", "step", "steps", "tokens")}
             tracker.metrics({shown: event[name] for name, shown in names.items()}, event["tokens"])
+        elif event["event"] == "validation":
+            tracker.metrics({"validation/loss": event["loss"]}, event["tokens"])
 
     trainer = Trainer(config, out / WORK, log)
     try:
         summary = stage(config).fit(inputs, out, trainer)
     except NothingLeft:
         return
-    trainer.write_curve(out)
+    trainer.write_curves(out)
     tracker.metrics({f"final/{name}": value for name, value in summary["training"].items() if value is not None})
     write_json(out / WORK / "summary.json", summary)
 

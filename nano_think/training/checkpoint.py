@@ -1,13 +1,15 @@
 """Checkpoints from which training goes on as if nothing had happened: safetensors and JSON, whole or not there.
 
-`checkpoint-<step>/` holds model.safetensors, optimizer.safetensors (moments and RNG streams) and state.json, which is
-written last and holds the others' sha256.
+`checkpoint-<step>/` holds model.safetensors, optimizer.safetensors (moments and RNG streams), best.safetensors where
+there is a validation loss (the weights that had the lowest) and state.json, which is written last and holds the others'
+sha256.
 """
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,45 +19,60 @@ from nano_think.core.errors import ArtifactError, storage
 from nano_think.core.files import read_json, sha256, sync, write_json
 from nano_think.nn.weights import load_weights, save_weights
 
-KEEP = 2
+MODEL, OPTIMIZER, BEST = "model.safetensors", "optimizer.safetensors", "best.safetensors"
+Weights = dict[str, Tensor]
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint gives back beside what it restores: steps taken, the caller's own JSON, the best weights."""
+
+    step: int
+    state: dict[str, Any]
+    best: Weights | None
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]
-) -> None:
-    """Write `folder/checkpoint-<step>` and drop all but the newest `KEEP`. `state` is the caller's own JSON."""
+    folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any],
+    keep: int = 2, best: Weights | None = None,
+) -> None:  # fmt: skip
+    """Write `folder/checkpoint-<step>` and drop all but the newest `keep`. `state` is the caller's own JSON."""
     path = folder / f"checkpoint-{step:08d}"
     shutil.rmtree(path, ignore_errors=True)
+    parts = {MODEL: model.state_dict(), OPTIMIZER: _moments(optimizers) | _rng_streams()}
+    parts |= {} if best is None else {BEST: best}
     with storage(path):
         path.mkdir(parents=True)
-        save_weights(path / "model.safetensors", model.state_dict())
-        save_weights(path / "optimizer.safetensors", _moments(optimizers) | _rng_streams())
-        files = {name: sha256(path / name) for name in ("model.safetensors", "optimizer.safetensors")}
+        for name, tensors in parts.items():
+            save_weights(path / name, tensors)
+        files = {name: sha256(path / name) for name in parts}
         write_json(path / "state.json", {"step": step, "files": files, "python_rng": random.getstate(), **state})
         sync(folder)
     known = _checkpoints(folder)
     # Later ones than this are damaged, or we should have gone on from them.
-    for other in {*known} - {*known[: known.index(path) + 1][-KEEP:]}:
+    for other in {*known} - {*known[: known.index(path) + 1][-keep:]}:
         shutil.rmtree(other, ignore_errors=True)
 
 
 def load_checkpoint(
-    folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]
-) -> tuple[int, dict[str, Any]] | None:
-    """Restore the newest whole checkpoint below `folder`; (step, state), or None when there is none.
+    folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], say: Callable[[str], None]
+) -> Checkpoint | None:
+    """Restore the newest whole checkpoint below `folder`; None when there is none.
 
-    Everything is read and checked before anything is changed. A damaged checkpoint gives way to the one before it.
+    Everything is read and checked before anything is changed. A damaged checkpoint gives way to the one before it, with
+    a word to `say`.
     """
     for path in reversed(_checkpoints(folder)):
         try:
             state = read_json(path / "state.json")
-            weights, rest = (_read_checked(path / name, state["files"][name]) for name in state["files"])
-        except (ArtifactError, KeyError, OSError):
+            parts = {name: _read_checked(path / name, digest) for name, digest in state.pop("files").items()}
+            weights, rest = parts[MODEL], parts[OPTIMIZER]
+        except (ArtifactError, KeyError, AttributeError, OSError):
+            say(f"{path.name} is damaged: the training goes on from the one before it, or from the start")
             continue
         model.load_state_dict(weights)
         _restore_moments(optimizers, rest)
         _restore_rng(rest, state.pop("python_rng"))
-        return state.pop("step"), state
+        return Checkpoint(state.pop("step"), state, parts.get(BEST))
     return None
 
 

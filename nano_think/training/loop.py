@@ -26,6 +26,7 @@ from nano_think.training.layers import checkpoint_layers
 from nano_think.training.objectives import Objective
 from nano_think.training.optim import OptimConfig, build_optimizers, rate_at, set_rate
 from nano_think.training.ranks import Ranks
+from nano_think.training.validation import Validation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -55,15 +56,25 @@ class TrainConfig(Config):
     checkpoint_layers: bool = False
     """Keep only each layer's inputs for the backward pass and compute the rest a second time: far less memory, about a
     third more time, the same gradients."""
+    validate_every: int = 0
+    """Steps between two looks at the validation split; 0 never looks (steps)."""
+    validate_tokens: int = 32_768
+    """Tokens that each look predicts, at most the split once (tokens)."""
+    restore_best: bool = True
+    """End with the weights whose validation loss was the lowest, where there is one."""
     save_every: float = 30.0
     """Least time between two checkpoints (seconds)."""
+    keep: int = 2
+    """Checkpoints that are kept: if the newest is damaged, the one before it serves (checkpoints)."""
     log_every: int = 10
     """Steps between two lines of the log (steps)."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "batch", "accumulate", "log_every"):
+        for name in ("tokens", "batch", "accumulate", "log_every", "validate_tokens", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+        if self.validate_every < 0:
+            raise ValueError(f"validate_every: wanted 0 or more, got {self.validate_every}")
         if not self.balance_temperature > 0:
             raise ValueError(f"balance_temperature: wanted more than 0, got {self.balance_temperature}")
 
@@ -81,9 +92,11 @@ def seed_everything(seed: int) -> None:
 
 def train(
     objective: Objective, batches: Batches, config: TrainConfig, accelerator: "Accelerator", folder: Path, log: Log,
-    seed: int,
+    seed: int, held_out: Batches | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train to the end of the budget, going on from the newest checkpoint below `folder`; returns the last figures.
+
+    held_out: what the validation loss is of, where there is one.
 
     Of several processes each takes its rows of a batch, and the first alone writes and logs. Raises `DivergedError`
     after five steps in a row without a finite loss and gradient (single ones are left out and counted). What is saved
@@ -94,7 +107,7 @@ def train(
             f"batch: {config.batch} windows do not divide among {accelerator.num_processes} processes "
             f"in {config.accumulate} parts each; change batch or accumulate"
         )
-    run = _Run(objective, batches, config, accelerator, folder, log, seed)
+    run = _Run(objective, batches, config, accelerator, folder, log, seed, held_out)
     run.resume()
     for step in range(run.step, run.steps):
         run.take(step)
@@ -106,7 +119,7 @@ class _Run:
 
     def __init__(
         self, objective: Objective, batches: Batches, config: TrainConfig, accelerator: "Accelerator", folder: Path,
-        log: Log, seed: int,
+        log: Log, seed: int, held_out: Batches | None = None,
     ):  # fmt: skip
         self.config, self.accelerator, self.folder, self.seed = config, accelerator, folder, seed
         self.ranks = Ranks(accelerator)
@@ -117,21 +130,27 @@ class _Run:
         self.prepared = [accelerator.prepare(optimizer) for optimizer in self.optimizers]
         if config.checkpoint_layers:
             checkpoint_layers(self.objective)
+        self.validation = Validation(objective, held_out, config.validate_tokens, accelerator) if held_out else None
         self.step, self.bad, self.skipped, self.tokens_per_step = 0, 0, 0, config.batch * batches.window
         self.recent: list[Tensor] = []
         self.last: dict[str, Any] = {}
         self.seconds = 0.0
 
     def resume(self) -> None:
-        found = load_checkpoint(self.folder, self.objective, self.optimizers)
+        found = load_checkpoint(self.folder, self.objective, self.optimizers, self._warn)
         if found:
-            self.step, state = found
+            self.step, state = found.step, found.state
             self.skipped, self.seconds, self.last = state["skipped"], state["seconds"], state["last"]
             self.recent = [torch.tensor(terms, device=self.accelerator.device) for terms in state["recent"]]
+            if self.validation:
+                self.validation.restore(state["validation"], found.best)
             self.log({"event": "resumed", "step": self.step, "steps": self.steps})
         self.objective.train()
         self.started = self.saved = self.logged = time.monotonic()
         self.logged_step = self.step
+
+    def _warn(self, message: str) -> None:
+        self.log({"event": "warning", "message": message})
 
     def take(self, step: int) -> None:
         set_rate(self.optimizers, rate_at(step, self.steps, self.config.optim))
@@ -143,6 +162,9 @@ class _Run:
         self.step = step + 1
         if self.step % self.config.log_every == 0 or self.step == self.steps:
             self._report(["loss", *terms])
+        if self.validation and (self.step % self.config.validate_every == 0 or self.step == self.steps):
+            place = {"step": self.step, "tokens": self.step * self.tokens_per_step}
+            self.log({"event": "validation", **place, "loss": self.validation.look(self.step)})
         if self.step < self.steps:
             stop = self.ranks.largest(interrupts.requested())
             if time.monotonic() - self.saved > self.config.save_every or stop:
@@ -176,7 +198,7 @@ class _Run:
                 optimizer.step()
         else:
             self.bad, self.skipped = self.bad + 1, self.skipped + 1
-            self.log({"event": "warning", "message": f"step {step} left out: its loss or gradient is not finite"})
+            self._warn(f"step {step} left out: its loss or gradient is not finite")
         for optimizer in self.prepared:
             optimizer.zero_grad()
         if self.bad >= MOST_BAD_STEPS:
@@ -204,14 +226,19 @@ class _Run:
                 "skipped": self.skipped, "seconds": self.seconds + self.saved - self.started,
                 "last": self.last, "recent": [terms.tolist() for terms in self.recent],
             }  # fmt: skip
-            save_checkpoint(self.folder, self.step, self.objective, self.optimizers, state)
+            state |= {"validation": self.validation.figures} if self.validation else {}
+            best = self.validation.best if self.validation else None
+            save_checkpoint(self.folder, self.step, self.objective, self.optimizers, state, self.config.keep, best)
             self.log({"event": "saved", "step": self.step})
 
     def finish(self) -> dict[str, Any]:
         self.accelerator.wait_for_everyone()
         # Whatever stops the stage between here and its manifest, the training is done and stays done.
         self._save()
+        seen = self.validation.figures if self.validation else {}
+        if self.validation and self.validation.best and self.config.restore_best:
+            self.objective.load_state_dict(self.validation.best)
         return {
             "steps": self.steps, "tokens": self.steps * self.tokens_per_step, "skipped_steps": self.skipped,
-            "seconds": self.seconds + time.monotonic() - self.started, **self.last,
+            "seconds": self.seconds + time.monotonic() - self.started, **self.last, **seen,
         }  # fmt: skip

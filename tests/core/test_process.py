@@ -122,7 +122,7 @@ def test_killed_rank_counts_more_than_what_its_peers_say(child):
         child("""
             emit({"event": "error", "code": 1, "message": "RuntimeError: Connection closed by peer"})
             print("[1]:\\n  exitcode  : -15 (pid: 1)  (SIGTERM)")
-            print("Root Cause (first observed failure):\\n[0]:\\n  rank : 1\\n  exitcode  : -9 (pid: 2)  (SIGKILL)")
+            print("Root Cause (first observed failure):\\n[0]:\\n  exitcode  : -9 (pid: 2)  (SIGKILL)")
             sys.exit(1)
         """)
 

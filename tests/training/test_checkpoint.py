@@ -32,6 +32,10 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
+def refuse(message: str) -> None:
+    raise AssertionError(f"there is nothing to say, but: {message}")
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -43,8 +47,8 @@ def test_state_moments_and_random_streams_come_back(tmp_path: Path):
     drawn = (torch.rand(3), np.random.rand(3).tolist(), random.random(), np.random.normal())
     other, other_optimizers = make(seed=1)
     assert not same(model, other)
-    found = load_checkpoint(tmp_path, other, other_optimizers)
-    assert found is not None and found[0] == 5 and found[1]["skipped"] == 2
+    found = load_checkpoint(tmp_path, other, other_optimizers, refuse)
+    assert found is not None and found.step == 5 and found.state["skipped"] == 2 and found.best is None
     again = (torch.rand(3), np.random.rand(3).tolist(), random.random(), np.random.normal())
     assert torch.equal(drawn[0], again[0]) and drawn[1:] == again[1:]
     for one in ((model, optimizers), (other, other_optimizers)):
@@ -60,7 +64,7 @@ def test_second_half_of_a_gaussian_pair_is_kept(tmp_path: Path):
     save_checkpoint(tmp_path, 1, model, optimizers, {})
     cached = np.random.normal()
     np.random.seed(5)
-    load_checkpoint(tmp_path, model, optimizers)
+    load_checkpoint(tmp_path, model, optimizers, refuse)
     assert np.random.normal() == cached
 
 
@@ -71,10 +75,32 @@ def test_the_newest_two_are_kept(tmp_path: Path):
     assert names(tmp_path) == ["checkpoint-00000010", "checkpoint-00000011"]
 
 
+@pytest.mark.parametrize("keep", [1, 3])
+def test_as_many_as_wanted_are_kept(keep: int, tmp_path: Path):
+    model, optimizers = make()
+    for number in range(1, 6):
+        save_checkpoint(tmp_path, number, model, optimizers, {}, keep)
+    assert names(tmp_path) == [f"checkpoint-{number:08d}" for number in range(6 - keep, 6)]
+
+
+def test_the_best_weights_travel_with_every_checkpoint(tmp_path: Path):
+    """They come back as they were, and a bit of damage in them is noticed as in the others."""
+    model, optimizers = make()
+    best = {"a": torch.randn(3)}
+    for number in (1, 2):
+        save_checkpoint(tmp_path, number, model, optimizers, {}, best=best)
+    found = load_checkpoint(tmp_path, model, optimizers, refuse)
+    assert found is not None and found.best is not None and torch.equal(found.best["a"], best["a"])
+    flip_a_bit(tmp_path / "checkpoint-00000002" / "best.safetensors")
+    said: list[str] = []
+    found = load_checkpoint(tmp_path, model, optimizers, said.append)
+    assert found is not None and found.step == 1 and len(said) == 1
+
+
 def test_there_is_nothing_to_load(tmp_path: Path):
     model, optimizers = make()
     before = [parameter.clone() for parameter in model.parameters()]
-    assert load_checkpoint(tmp_path / "none", model, optimizers) is None
+    assert load_checkpoint(tmp_path / "none", model, optimizers, refuse) is None
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
@@ -103,8 +129,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage: str, tmp_path:
     save_checkpoint(tmp_path, 2, model, optimizers, {})
     name, spoil = DAMAGE[damage]
     spoil(tmp_path / "checkpoint-00000002" / name)
-    found = load_checkpoint(tmp_path, model, optimizers)
-    assert found is not None and found[0] == 1
+    said: list[str] = []
+    found = load_checkpoint(tmp_path, model, optimizers, said.append)
+    assert found is not None and found.step == 1
+    # A checkpoint without its state never was one, and nothing is lost.
+    assert len(said) == (damage != "state gone, as after a kill") and all("checkpoint-00000002" in one for one in said)
     assert all(torch.equal(a, b) for a, b in zip(first, model.parameters(), strict=True))
 
 
@@ -124,7 +153,9 @@ def test_all_damaged_is_none_and_changes_nothing(tmp_path: Path):
     flip_a_bit(tmp_path / "checkpoint-00000001" / "optimizer.safetensors")
     step(model, optimizers)
     before = [parameter.clone() for parameter in model.parameters()]
-    assert load_checkpoint(tmp_path, model, optimizers) is None
+    said: list[str] = []
+    assert load_checkpoint(tmp_path, model, optimizers, said.append) is None
+    assert said == ["checkpoint-00000001 is damaged: the training goes on from the one before it, or from the start"]
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
@@ -139,4 +170,4 @@ def test_state_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("nano_think.training.checkpoint.write_json", fail)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path, 1, model, optimizers, {})
-    assert load_checkpoint(tmp_path, model, optimizers) is None
+    assert load_checkpoint(tmp_path, model, optimizers, refuse) is None

@@ -1,9 +1,7 @@
 """Several processes are one: the same gradient, one decision about every step, and the first alone writes."""
 
-import json
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,12 +16,12 @@ from torch import Tensor, nn
 
 from nano_think.core import interrupts
 from nano_think.core.errors import DivergedError, Interrupted
-from nano_think.core.process import accelerate_command, child_environment
 from nano_think.training.loop import _Run, train
 from nano_think.training.objectives import Objective
 from nano_think.training.ranks import Ranks
 from tests.perturbation import randomise_zeros
 from tests.tiny import START
+from tests.tiny_launch import end, launch, read_until_saved
 from tests.tiny_training import CONFIG, OBJECTIVES, SEED, STEPS, make_calm, make_windows
 
 
@@ -163,69 +161,11 @@ def test_the_first_rank_alone_logs(together, tmp_path: Path):
     assert steps == [4, 8, 11]
 
 
-CHILD = """
-import json, os, sys
-from pathlib import Path
-import numpy as np, torch
-from accelerate import Accelerator
-from nano_think.data.loader import Windows
-from nano_think.experts import EXPERTS, build_expert
-from nano_think.heads.language import LanguageHead, normalise_table
-from nano_think.nn.weights import save_weights
-from nano_think.training.loop import TrainConfig, _Run, seed_everything, train
-from nano_think.training.objectives.expert import ExpertObjective
-
-out, name, dropout = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-torch.set_num_threads(1)
-accelerator = Accelerator(cpu=True)
-first = accelerator.is_main_process
-tokens = np.random.default_rng(0).integers(0, 49, 4000)
-tokens[::37] = 49
-windows = Windows(tokens, 12, 8, seed=3)
-seed_everything(5)
-head = LanguageHead(normalise_table(torch.randn(50, 16)), torch.zeros(50))
-expert = build_expert(name, EXPERTS[name].Config(n_layers=2, dropout=dropout), 16)
-objective = ExpertObjective(expert, head, 49)
-config = TrainConfig(tokens=12 * 8 * 12, batch=8, save_every=-1.0, log_every=3)
-_Run(objective, windows, config, accelerator, out, lambda event: None, 1)._differentiate(0)
-if first:
-    grads = {key: p.grad for key, p in objective.named_parameters() if p.grad is not None}
-    save_weights(out / "grads.safetensors", grads)
-objective.zero_grad()
-
-def log(event):
-    print(json.dumps(event | {"pid": os.getpid()}), flush=True)
-
-train(objective, windows, config, accelerator, out / "work", log, 1)
-if first:
-    save_weights(out / "weights.safetensors", expert.state_dict())
-accelerator.end_training()
-"""
-
-
-def launch(folder: Path, out: str, processes: int, dropout: float) -> subprocess.Popen[str]:
-    """A tiny transformer's training in so many real processes."""
-    (folder / "ranks_child.py").write_text(CHILD)
-    (folder / out).mkdir(exist_ok=True)
-    command = accelerate_command("ranks_child", str(folder / out), "transformer", str(dropout), processes=processes)
-    environment = child_environment(1, {})
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), environment["PYTHONPATH"]])
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
-    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
-
-
-def end(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    """Let it end well; its events."""
-    out, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, out[-3000:]
-    return [json.loads(line) for line in out.splitlines() if line.startswith('{"event"')]
-
-
 @pytest.mark.slow
 def test_two_launched_processes_are_one(tmp_path: Path):
     """`accelerate launch` with two processes on the CPU: the gradient of one, one log, one set of files."""
-    end(launch(tmp_path, "one", 1, dropout=0.0))
-    events = end(launch(tmp_path, "two", 2, dropout=0.0))
+    end(launch(tmp_path, "one", 1))
+    events = end(launch(tmp_path, "two", 2))
     assert len({event["pid"] for event in events}) == 1
     one, two = (load_file(tmp_path / out / "grads.safetensors") for out in ("one", "two"))
     for key, value in one.items():
@@ -235,19 +175,13 @@ def test_two_launched_processes_are_one(tmp_path: Path):
 @pytest.mark.slow
 def test_two_killed_processes_go_on_as_if_nothing_had_been(tmp_path: Path):
     """kill -9 of all of them in the middle, dropout on: the weights of an uninterrupted run, bit for bit."""
-    end(launch(tmp_path, "whole", 2, dropout=0.2))
-    process = launch(tmp_path, "cut", 2, dropout=0.2)
-    pid = None
-    for line in process.stdout or ():
-        event = json.loads(line) if line.startswith('{"event"') else {}
-        if event.get("event") == "saved" and event["step"] == 5:
-            pid = event["pid"]
-            break
-    assert pid, "it never saved"
+    end(launch(tmp_path, "whole", 2, 0.2))
+    process = launch(tmp_path, "cut", 2, 0.2)
+    pid = read_until_saved(process, 5)
     os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=100)
     assert process.returncode
-    events = end(launch(tmp_path, "cut", 2, dropout=0.2))
+    events = end(launch(tmp_path, "cut", 2, 0.2))
     assert next(event["step"] for event in events if event["event"] == "resumed") >= 5
     whole, cut = (load_file(tmp_path / out / "weights.safetensors") for out in ("whole", "cut"))
     assert all(torch.equal(value, cut[key]) for key, value in whole.items())

@@ -3,6 +3,7 @@
 B batch, T tokens
 """
 
+import torch
 from torch import Tensor, nn
 
 
@@ -21,3 +22,7 @@ class Objective(nn.Module):
     def count_predicted(self, tokens_BT1: Tensor) -> Tensor:
         """How many tokens the means are over, which is what a part of a batch weighs: a start token is no target."""
         return (tokens_BT1[:, 1:] != self.start_token).sum()
+
+    def validation_loss(self, tokens_BT1: Tensor) -> Tensor:
+        """What a validation compares, in evaluation mode: the mean next-token loss in nats, drawing nothing."""
+        return torch.stack(list(self(tokens_BT1, 1.0).values())).sum()

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from nano_think.experts import Expert
+from nano_think.experts import Expert, masked_mean
 from nano_think.heads.language import LanguageHead
+from nano_think.nn.documents import number_documents
 from nano_think.training.objectives import Objective
 
 
@@ -16,3 +17,9 @@ class ExpertObjective(Objective):
 
     def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
         return self.expert.losses(tokens_BT1, self.start_token, self.head)
+
+    def validation_loss(self, tokens_BT1: Tensor) -> Tensor:
+        """Of the hidden states that the mixture fuses, whatever else the expert is trained on."""
+        inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
+        hidden_BTD = self.expert(self.head.embed(inputs_BT), number_documents(inputs_BT, self.start_token))
+        return masked_mean(self.head.nll(hidden_BTD, targets_BT), targets_BT != self.start_token)

@@ -36,7 +36,7 @@ class RouterObjective(Objective):
 
     def _drop(self, B: int, device: torch.device) -> Tensor | None:
         K = len(self.model.names)
-        if K < 2 or not self.expert_dropout:
+        if K < 2 or not self.expert_dropout or not self.training:
             return None
         left_out_BK = nn.functional.one_hot(torch.randint(K, (B,), device=device), K).bool()
         return left_out_BK & (torch.rand(B, 1, device=device) < self.expert_dropout)
