@@ -281,3 +281,21 @@ def test_notes_on_the_margin_are_overwritten():
         assert k.flatten().tolist() == [1, 2, *(-row.flatten()[:rows]).tolist()] and torch.equal(v.abs(), k.abs())
     k, _ = values.write(2, row[:, :, :1], row[:, :, :1])
     assert k.flatten().tolist() == [1, 2, 1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", VARIANTS)
+def test_cache_in_half_precision(name: str):
+    """Under autocast too, up to the rounding of bfloat16, and the kept keys are as small as the computed ones."""
+    expert = tiny_expert(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, wanted = in_pieces(expert, packed(), [9, 1, 1, T - 11]), at_once(expert, packed())
+    assert got.dtype == wanted.dtype and (got - wanted).abs().max() < 0.05 * wanted.abs().max()
+
+
+@torch.no_grad()
+def test_mixture_behind_its_cache_in_half_precision():
+    model = tiny_mixture("expert")
+    with torch.autocast("cpu", torch.bfloat16):
+        got, wanted = mixture_in_pieces(model, packed(), [9, 1, 1, T - 11])[0], model(packed()).hidden
+    assert (got - wanted).abs().max() < 0.05 * wanted.abs().max()
