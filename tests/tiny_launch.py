@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nano_think.stages.process import accelerate_command, child_environment
+from nano_think.core.process import accelerate_command, child_environment
 
 STEPS = 24
 CHILD = """
