@@ -10,6 +10,8 @@ B batch, T tokens, I channels, N states per channel. u, dt, z, y (B, T, I); A (I
 fresh (B, T); the state h (B, I, N).
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -17,8 +19,8 @@ from torch.nn.functional import silu, softplus
 
 from nano_think.nn.native import kernels, ops
 
-# Numbers in a chunk's (tokens, B, N, I): four megabytes, which stay in a CPU's last cache.
-CHUNK_NUMBERS = 2**20
+# Numbers in a chunk's (tokens, B, N, I): two megabytes a buffer, which stay in a CPU's cache.
+CHUNK_NUMBERS = 2**19
 
 
 def selective_scan(
@@ -69,20 +71,22 @@ class ScanInChunks(torch.autograd.Function):
     """`scan_sequentially` with its gradients written out: no compiler needed, and no graph of T steps.
 
     States exist for one chunk of tokens at a time and are made again on the way back, so memory grows by one state per
-    chunk. Inside, time comes first and channels last: every step is one operation on contiguous numbers.
+    chunk. Inside, time comes first and channels last: every step is one operation on contiguous numbers, in buffers
+    that are allocated once (fresh memory costs more than the arithmetic).
     """
 
     @staticmethod
     def forward(ctx, u, dt, A, B, C, fresh, state):
-        (batch, _, inner), N = u.shape, A.shape[1]
+        (batch, T, inner), N = u.shape, A.shape[1]
         A, h = A.t().contiguous(), state.transpose(1, 2)
         u, dt, B, C, fresh = (x.transpose(0, 1).contiguous() for x in (u, dt, B, C, fresh))
-        chunk, kept, y = max(1, CHUNK_NUMBERS // (batch * N * inner)), [], []
+        chunk, kept, y = min(T, max(1, CHUNK_NUMBERS // (batch * N * inner))), [], []
+        decays, states = (u.new_empty(chunk, batch, N, inner) for _ in range(2))
         for step, push, b, c, new in zip(*(x.split(chunk) for x in (dt, dt * u, B, C, fresh)), strict=True):
             kept.append(h)
-            _, states = _states(step, push, A, b, new, h)
-            y.append(torch.bmm(c.view(-1, 1, N), states.view(-1, N, inner)).view(-1, batch, inner))
-            h = states[-1].clone()
+            _, after = _states(step, push, A, b, new, h, decays, states)
+            y.append(torch.bmm(c.view(-1, 1, N), after.view(-1, N, inner)).view(-1, batch, inner))
+            h = after[-1].clone()
         ctx.save_for_backward(u, dt, A, B, C, fresh, *kept)
         ctx.chunk = chunk
         return torch.cat(y).transpose(0, 1), h.transpose(1, 2)
@@ -92,22 +96,30 @@ class ScanInChunks(torch.autograd.Function):
     def backward(ctx, g_y, g_last):
         u, dt, A, B, C, fresh, *kept = ctx.saved_tensors
         g_h, g_A, parts = g_last.transpose(1, 2).contiguous(), torch.zeros_like(A), []
+        buffers = [u.new_empty(ctx.chunk, *g_h.shape) for _ in range(3)]
         up = g_y.transpose(0, 1).contiguous()
         chunks = zip(*(x.split(ctx.chunk) for x in (u, dt, B, C, fresh, up)), kept, strict=True)
         for chunk in reversed(list(chunks)):
-            grads, g_h = _chunk_backward(A, g_A, g_h, *chunk)
+            grads, g_h = _chunk_backward(A, g_A, g_h, buffers, *chunk)
             parts.append(grads)
         g_u, g_dt, g_B, g_C = (torch.cat(part[::-1]).transpose(0, 1) for part in zip(*parts, strict=True))
         return g_u, g_dt, g_A.t(), g_B, g_C, None, g_h.transpose(1, 2)
 
 
-def _states(dt: Tensor, push: Tensor, A: Tensor, B: Tensor, fresh: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Decays and states of a chunk of L tokens behind the state h: (L, B, N, I) each. push (L, B, I) is dt * u."""
-    decays = (dt[:, :, None] * A).exp_()
+def _states(
+    dt: Tensor, push: Tensor, A: Tensor, B: Tensor, fresh: Tensor, h: Tensor, decays: Tensor, states: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Decays and states of a chunk of L tokens behind the state h, written to the buffers: (L, B, N, I) each.
+
+    push (L, B, I) is dt * u.
+    """
+    decays, states = decays[: len(dt)], states[: len(dt)]
+    # torch's exp2 takes a third of the time of its exp.
+    torch.mul(dt[:, :, None], A * math.log2(math.e), out=decays).exp2_()
+    torch.mul(B[..., None], push[:, :, None], out=states)
     begins = fresh.any(1).tolist()
     if any(begins):
         decays.masked_fill_(fresh[:, :, None, None], 0.0)
-    states = B[..., None] * push[:, :, None]
     for t, (decay, state) in enumerate(zip(decays.unbind(), states.unbind(), strict=True)):
         # A decay of 0 alone would let what is not a number through.
         kept = h.masked_fill(fresh[t, :, None, None], 0.0) if begins[t] else h
@@ -115,21 +127,22 @@ def _states(dt: Tensor, push: Tensor, A: Tensor, B: Tensor, fresh: Tensor, h: Te
     return decays, states
 
 
-def _chunk_backward(A, g_A, g_h, u, dt, B, C, fresh, up, h) -> tuple[tuple[Tensor, ...], Tensor]:
+def _chunk_backward(A, g_A, g_h, buffers, u, dt, B, C, fresh, up, h) -> tuple[tuple[Tensor, ...], Tensor]:
     """The gradients of u, dt, B and C in a chunk that began in the state h, and that of h; g_A grows in place.
 
     `g_h` is the gradient of the state after the chunk, `up` that of y.
     """
-    (_, batch, inner), N = u.shape, len(A)
-    decays, states = _states(dt, dt * u, A, B, fresh, h)
-    g = C[..., None] * up[:, :, None]
+    (length, batch, inner), N = u.shape, len(A)
+    decays, states = _states(dt, dt * u, A, B, fresh, h, *buffers[:2])
+    g = torch.mul(C[..., None], up[:, :, None], out=buffers[2][:length])
     g[-1] += g_h
     steps = list(zip(decays.unbind()[1:], g.unbind()[1:], g.unbind()[:-1], strict=True))
     for decay, later, earlier in reversed(steps):
         earlier.addcmul_(decay, later)
     g_push = torch.bmm(B.view(-1, 1, N), g.view(-1, N, inner)).view(-1, batch, inner)
-    g_B = torch.bmm(g.view(-1, N, inner), (dt * u).view(-1, inner, 1)).view(-1, batch, N)
-    g_C = torch.bmm(states.view(-1, N, inner), up.view(-1, inner, 1)).view(-1, batch, N)
+    # The row times the transpose: the matrix times the column is the same, and takes ten times as long.
+    g_B = torch.bmm((dt * u).view(-1, 1, inner), g.view(-1, N, inner).transpose(1, 2)).view(-1, batch, N)
+    g_C = torch.bmm(up.view(-1, 1, inner), states.view(-1, N, inner).transpose(1, 2)).view(-1, batch, N)
     # Through the decays: d exp(dt A) = exp(dt A) (A d dt + dt dA), times the state before.
     through = g.mul_(decays)
     g_h = through[0].clone()

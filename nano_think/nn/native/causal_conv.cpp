@@ -27,11 +27,21 @@ struct Conv {
     return count;
   }
 
-  Vec before_silu(int64_t b, int64_t t, int64_t reach, int64_t at, int64_t count) const {
-    Vec sum = load(bias + at, count);
-    for (int64_t k = 0; k < reach; ++k)
-      sum += load(weight + k * cut.channels + at, count) * load(x.at(b, t - k) + at, count);
-    return sum;
+  // What the SiLU is taken of, for the vectors from `first` of one token. Row by row, so that the inner loops are bare.
+  void before_silu(Vec* sum, int64_t b, int64_t t, int64_t reach, int64_t first, int64_t width) const {
+    for (int64_t v = 0; v < width; ++v) sum[v] = load(bias + (first + v) * LANES, cut.count(first + v));
+    for (int64_t k = 0; k < reach; ++k) add_product(sum, x.at(b, t - k), weight + k * cut.channels, first, width);
+  }
+
+  // sum += one * other, along the channels of the vectors from `first`.
+  void add_product(Vec* sum, const float* one, const float* other, int64_t first, int64_t width) const {
+    const int64_t whole = cut.count(first + width - 1) == LANES ? width : width - 1;
+    for (int64_t v = 0; v < whole; ++v)
+      sum[v] += load(one + (first + v) * LANES, LANES) * load(other + (first + v) * LANES, LANES);
+    if (whole < width) {
+      const int64_t at = (first + whole) * LANES, count = cut.count(first + whole);
+      sum[whole] += load(one + at, count) * load(other + at, count);
+    }
   }
 };
 
@@ -42,12 +52,14 @@ Tensor conv_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, c
   float* out = y.mutable_data_ptr<float>();
   cut.each_task(conv.batch, [&](int64_t b, int64_t block) {
     const auto reach = conv.reach(b);
-    for (int64_t t = 0; t < conv.tokens; ++t)
-      for (int64_t v = cut.first(block); v < cut.first(block + 1); ++v) {
-        const int64_t count = cut.count(v), at = v * LANES;
-        const Vec sum = conv.before_silu(b, t, reach[t], at, count);
-        store(out + (b * conv.tokens + t) * cut.channels + at, sum * sigmoid(sum), count);
-      }
+    const int64_t first = cut.first(block), width = cut.first(block + 1) - first;
+    Vec sum[BLOCK];
+    for (int64_t t = 0; t < conv.tokens; ++t) {
+      conv.before_silu(sum, b, t, reach[t], first, width);
+      float* row = out + (b * conv.tokens + t) * cut.channels;
+      for (int64_t v = 0; v < width; ++v)
+        store(row + (first + v) * LANES, sum[v] * sigmoid(sum[v]), cut.count(first + v));
+    }
   });
   return y;
 }
@@ -65,21 +77,29 @@ std::tuple<Tensor, Tensor, Tensor> conv_backward(
   cut.each_task(conv.batch, [&](int64_t b, int64_t block) {
     const auto reach = conv.reach(b);
     const int64_t first = cut.first(block), width = cut.first(block + 1) - first;
-    // Gradients before the SiLU of the last K tokens, in a ring: token t stands in row t % K.
+    // Gradients before the SiLU of the last K tokens, in a ring: token t stands in row t % K, padded to whole vectors.
     Buffer ring(K * width), sums(K * width), bias_sum(width);
-    for (int64_t t = T - 1; t >= 0; --t)
+    Vec sum[BLOCK], down[BLOCK];
+    for (int64_t t = T - 1; t >= 0; --t) {
+      conv.before_silu(sum, b, t, reach[t], first, width);
+      Vec* g = ring + t % K * width;
       for (int64_t v = 0; v < width; ++v) {
-        const int64_t count = cut.count(first + v), at = (first + v) * LANES;
-        const Vec sum = conv.before_silu(b, t, reach[t], at, count), open = sigmoid(sum);
-        const Vec g = load(up.at(b, t) + at, count) * open * (1.0f + sum * (1.0f - open));
-        ring[t % K * width + v] = g;
-        bias_sum[v] += g;
-        for (int64_t k = 0; k < reach[t]; ++k) sums[k * width + v] += g * load(conv.x.at(b, t - k) + at, count);
-        Vec down{};
-        for (int64_t k = 0; k < K && t + k < T && k < reach[t + k]; ++k)
-          down += load(conv.weight + k * I + at, count) * ring[(t + k) % K * width + v];
-        store(to_x + (b * T + t) * I + at, down, count);
+        const Vec open = sigmoid(sum[v]);
+        g[v] = load(up.at(b, t) + (first + v) * LANES, cut.count(first + v)) * open * (1.0f + sum[v] * (1.0f - open));
+        bias_sum[v] += g[v];
+        down[v] = Vec{};
       }
+      for (int64_t k = 0; k < reach[t]; ++k)
+        for (int64_t v = 0; v < width; ++v)
+          sums[k * width + v] += g[v] * load(conv.x.at(b, t - k) + (first + v) * LANES, cut.count(first + v));
+      for (int64_t k = 0; k < K && t + k < T && k < reach[t + k]; ++k) {
+        const float* weight_row = conv.weight + k * I + first * LANES;
+        for (int64_t v = 0; v < width; ++v)
+          down[v] += ring[(t + k) % K * width + v] * load(weight_row + v * LANES, cut.count(first + v));
+      }
+      for (int64_t v = 0; v < width; ++v)
+        store(to_x + (b * T + t) * I + (first + v) * LANES, down[v], cut.count(first + v));
+    }
     for (int64_t v = 0; v < width; ++v) {
       const int64_t count = cut.count(first + v), at = (first + v) * LANES;
       store(to_bias + b * I + at, bias_sum[v], count);

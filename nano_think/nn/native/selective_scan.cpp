@@ -1,7 +1,7 @@
 // The selective scan of Gu and Dao (2023, algorithm 2), forward and backward.
 //
-// B batch, T tokens, I channels, N states per channel. The state is kept every CHUNK tokens; the backward pass makes the
-// states between again.
+// B batch, T tokens, I channels, N states per channel. The state is kept every CHUNK tokens; the backward pass makes
+// the states between again.
 
 #include "vectors.h"
 
@@ -55,7 +55,8 @@ struct Chunk {
   const bool* fresh;
   Vec dt[CHUNK], u[CHUNK], dtu[CHUNK], y[CHUNK];
 
-  Chunk(const Scan& scan, int64_t b, int64_t chunk, int64_t v) {
+  // `ahead` is the way to the chunk that comes next.
+  Chunk(const Scan& scan, int64_t b, int64_t chunk, int64_t v, int64_t ahead) {
     const int64_t first = chunk * CHUNK, count = scan.cut.count(v), at = v * LANES;
     length = std::min(CHUNK, scan.tokens - first);
     B = scan.B.at(b, first), B_token = scan.B.token;
@@ -63,6 +64,8 @@ struct Chunk {
     fresh = scan.fresh + b * scan.tokens + first;
     const Vec D = load(scan.D + at, count);
     for (int64_t t = 0; t < length; ++t) {
+      scan.u.expect(b, first + t + ahead, at);
+      scan.dt.expect(b, first + t + ahead, at);
       u[t] = load(scan.u.at(b, first + t) + at, count);
       dt[t] = load(scan.dt.at(b, first + t) + at, count);
       if (scan.soft) dt[t] = softplus(dt[t]);
@@ -120,7 +123,7 @@ std::tuple<Tensor, Tensor, Tensor> scan_forward(
     for (int64_t chunk = 0; chunk < scan.chunks; ++chunk)
       for (int64_t v = 0; v < width; ++v) {
         if (keep) std::memcpy(kept + scan.kept_at(b, first + v, chunk), h + v * N, N * sizeof(Vec));
-        Chunk part(scan, b, chunk, first + v);
+        Chunk part(scan, b, chunk, first + v, CHUNK);
         int64_t n = 0;
         for (; n + GROUP <= N; n += GROUP) part.advance<GROUP, false>(n, decay + v * N, h + v * N, nullptr, nullptr);
         for (; n < N; ++n) part.advance<1, false>(n, decay + v * N, h + v * N, nullptr, nullptr);
@@ -128,6 +131,7 @@ std::tuple<Tensor, Tensor, Tensor> scan_forward(
         for (int64_t t = 0; t < part.length; ++t) {
           const int64_t token = chunk * CHUNK + t;
           if (scan.z) {
+            scan.z->expect(b, token + CHUNK, at);
             const Vec gate = load(scan.z->at(b, token) + at, count);
             part.y[t] *= gate * sigmoid(gate);
           }
@@ -189,7 +193,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_
   float *to_z = g_z.mutable_data_ptr<float>(), *to_first = g_first.mutable_data_ptr<float>();
   float *to_A = A_parts.mutable_data_ptr<float>(), *to_D = D_parts.mutable_data_ptr<float>();
   float *to_B = B_parts.mutable_data_ptr<float>(), *to_C = C_parts.mutable_data_ptr<float>();
-  const float *kept = checkpoints.const_data_ptr<float>(), *from_last = g_last ? values(*g_last, {scan.batch, I, N}) : nullptr;
+  const float* kept = checkpoints.const_data_ptr<float>();
+  const float* from_last = g_last ? values(*g_last, {scan.batch, I, N}) : nullptr;
 
   cut.each_task(scan.batch, [&](int64_t b, int64_t block) {
     const int64_t first = cut.first(block), width = cut.first(block + 1) - first;
@@ -205,12 +210,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_
       for (int64_t v = 0; v < width; ++v) {
         const int64_t count = cut.count(first + v), at = (first + v) * LANES;
         std::memcpy(before, kept + scan.kept_at(b, first + v, chunk), N * sizeof(Vec));
-        ChunkBack part(scan, b, chunk, first + v);
+        ChunkBack part(scan, b, chunk, first + v, -CHUNK);
         Vec above[CHUNK], gate[CHUNK], open[CHUNK];
         for (int64_t t = 0; t < part.length; ++t) {
+          up.expect(b, (chunk - 1) * CHUNK + t, at);
           above[t] = part.gy[t] = load(up.at(b, chunk * CHUNK + t) + at, count);
           part.g_dtu[t] = part.g_log[t] = Vec{};
           if (scan.z) {
+            scan.z->expect(b, (chunk - 1) * CHUNK + t, at);
             gate[t] = load(scan.z->at(b, chunk * CHUNK + t) + at, count);
             open[t] = sigmoid(gate[t]);
             part.gy[t] *= gate[t] * open[t];
@@ -250,7 +257,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> scan_
     }
   });
 
-  Tensor g_A = make(u, {I, N}), g_D = make(u, {I}), g_B = make(u, {scan.batch, T, N}), g_C = make(u, {scan.batch, T, N});
+  Tensor g_A = make(u, {I, N}), g_D = make(u, {I});
+  Tensor g_B = make(u, {scan.batch, T, N}), g_C = make(u, {scan.batch, T, N});
   add_parts(to_A, g_A.mutable_data_ptr<float>(), scan.batch, I * N);
   add_parts(to_D, g_D.mutable_data_ptr<float>(), scan.batch, I);
   add_parts(to_B, g_B.mutable_data_ptr<float>(), cut.blocks, scan.batch * T * N);
@@ -265,8 +273,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(nano_think, m) {
       "selective_scan(Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? z, Tensor fresh, "
       "Tensor? state, bool soft, bool keep) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "selective_scan_backward(Tensor g_y, Tensor? g_last, Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, "
-      "Tensor? z, Tensor fresh, Tensor checkpoints, bool soft) "
+      "selective_scan_backward(Tensor g_y, Tensor? g_last, Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, "
+      "Tensor D, Tensor? z, Tensor fresh, Tensor checkpoints, bool soft) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 

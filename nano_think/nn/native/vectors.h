@@ -1,8 +1,8 @@
 // Vectors of channels, their elementary functions, and how work is cut: what the kernels of this folder share.
 //
-// One vector holds the same number of LANES neighbouring channels, in GCC's and Clang's vector extension. A task is one
-// sequence and one block of channels, whose borders depend on the number of channels alone, and sums over tasks are taken
-// in a fixed order: no bit depends on the number of threads. Nothing here may be built with -ffast-math: NaN must stay NaN.
+// One vector holds LANES neighbouring channels, in GCC's and Clang's vector extension. A task is one sequence and one
+// block of channels, whose borders depend on the number of channels alone, and sums over tasks are taken in a fixed
+// order: no bit depends on the number of threads. Nothing here may be built with -ffast-math: NaN must stay NaN.
 
 #pragma once
 
@@ -116,7 +116,7 @@ inline Vec softplus(Vec x) {
 struct Rows {
   Tensor held;
   const float* data;
-  int64_t batch, token;
+  int64_t batch, token, tokens;
 
   Rows(const Tensor& x, int64_t width) : held(x) {
     STD_TORCH_CHECK(x.dim() == 3 && x.sizes()[2] == width, "wanted (B, T, ", width, ")");
@@ -124,8 +124,13 @@ struct Rows {
     data = held.const_data_ptr<float>();
     batch = held.strides()[0];
     token = held.strides()[1];
+    tokens = held.sizes()[1];
   }
   const float* at(int64_t b, int64_t t) const { return data + b * batch + t * token; }
+  // Ask for what is needed soon: the processor cannot guess the next row from pieces of rows.
+  void expect(int64_t b, int64_t t, int64_t channel) const {
+    if (t >= 0 && t < tokens) __builtin_prefetch(at(b, t) + channel);
+  }
 };
 
 struct Buffer {
