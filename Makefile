@@ -61,8 +61,9 @@ fix: $(READY)  ## mend style and formatting where that can be done by itself
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-bench: $(READY)  ## run every file in benchmarks/
-	@for file in $(wildcard benchmarks/*.py); do echo "bench: $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; done
+bench: $(READY)  ## run every file in benchmarks/, after installing the peers
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@for file in $(wildcard benchmarks/[a-z]*.py); do echo "bench: $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; done
 
 docs: $(READY)  ## list the documents and check that their links and commands exist
 	@find README.md CONTRIBUTING.md CHANGELOG.md docs -name '*.md' | sort
