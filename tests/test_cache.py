@@ -246,7 +246,7 @@ def test_running_mean_in_pieces_is_the_running_mean(pieces: list[int], seed: int
     torch.testing.assert_close(got, running_mean(x, documents_BT), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["state_space", "state_space ssd"])
+@pytest.mark.parametrize("name", ["state_space", "state_space s6"])
 def test_state_space_keeps_the_same_few_numbers_however_long_the_text(name: str):
     expert, sizes = tiny_expert(name), []
     timeline, past = Timeline(1, 60), expert.start(1, 60)

@@ -206,13 +206,13 @@ LEAKS = {
     "diffuser's clean rows": (diffuser, "causal_mask", everywhere, lambda m: run_expert("diffuser")),
     "diffuser's noisy rows": (diffuser, "doubled_masks", see_own_block, lambda m: run_expert("diffuser")),
     "state space's convolution": (
-        ssm.CausalConv, "forward", backwards(ssm.CausalConv.forward), lambda m: run_expert("state_space ssd"),
-    ),
-    "state space's scan": (ssm, "scan_in_chunks", spoil_scan, lambda m: run_expert("state_space ssd")),
-    "S6's convolution": (
         ssm.CausalConv, "forward", backwards(ssm.CausalConv.forward), lambda m: run_expert("state_space"),
     ),
-    "S6's scan": (s6, "selective_scan", spoil_selective_scan, lambda m: run_expert("state_space")),
+    "state space's scan": (ssm, "scan_in_chunks", spoil_scan, lambda m: run_expert("state_space")),
+    "S6's convolution": (
+        ssm.CausalConv, "forward", backwards(ssm.CausalConv.forward), lambda m: run_expert("state_space s6"),
+    ),
+    "S6's scan": (s6, "selective_scan", spoil_selective_scan, lambda m: run_expert("state_space s6")),
     "router's mask": (think, "causal_mask", everywhere, lambda m: run_mixture("token")),
     "router's mean": (blend, "running_mean", whole_mean, lambda m: run_mixture("mean")),
     "one expert of the mixture": (transformer, "causal_mask", everywhere, lambda m: run_mixture("static")),

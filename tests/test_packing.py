@@ -124,14 +124,14 @@ def test_a_state_that_is_not_emptied_is_noticed(monkeypatch: pytest.MonkeyPatch)
     whole = ssm._read_state
     monkeypatch.setattr(ssm, "_read_state", lambda state, decay, C, same: whole(state, decay, C, same | True))
     with pytest.raises(AssertionError, match="not close"):
-        assert_apart(run_expert("state_space ssd"))
+        assert_apart(run_expert("state_space"))
 
 
 def test_an_s6_state_that_is_not_emptied_is_noticed(monkeypatch: pytest.MonkeyPatch):
     whole = s6.document_changes
     monkeypatch.setattr(s6, "document_changes", lambda documents_BT, *last: whole(documents_BT, *last) & False)
     with pytest.raises(AssertionError, match="not close"):
-        assert_apart(run_expert("state_space"))
+        assert_apart(run_expert("state_space s6"))
 
 
 def test_documents_are_numbered_and_found():

@@ -20,9 +20,9 @@ from nano_think.nn.ssm import StateSpaceMixer
 class StateSpaceConfig(ExpertConfig):
     """A stack of selective state-space mixers."""
 
-    form: Literal["s6", "ssd"] = "s6"
-    """Mamba's scan (every state of every channel decays by itself; on a CPU by a kernel that is compiled at the first
-    use) or Mamba-2's (one decay per head of channels, matrix products; the faster one where nothing can be compiled)."""
+    form: Literal["ssd", "s6"] = "ssd"
+    """Mamba-2's scan (one decay per head of channels, matrix products) or Mamba's (every state of every channel decays
+    by itself; on a CPU by a kernel that is compiled at the first use)."""
     inner: int = 256
     """Inner width (channels)."""
     n_state: int = 16

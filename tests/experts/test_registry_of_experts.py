@@ -12,7 +12,7 @@ from tests.tiny import START, VARIANTS, VOCABULARY, WIDTH, draw_tokens, tiny_con
 def test_the_three_experts_are_there():
     assert {"transformer", "diffuser", "state_space"} <= set(EXPERTS)
     assert list(EXPERTS) == sorted(EXPERTS)
-    assert {*EXPERTS, "state_space ssd"} <= set(VARIANTS)
+    assert {*EXPERTS, "state_space s6"} <= set(VARIANTS)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
