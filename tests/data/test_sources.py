@@ -119,3 +119,10 @@ def test_a_source_is_found_again_by_its_spec(tmp_path: Path) -> None:
     for source in resolve((f"text:{tmp_path}/*/*.txt", f"jsonl:{tmp_path}/*/*.jsonl", "starter")):
         [again] = resolve((source.spec,))
         assert (again.name, again.origin) == (source.name, source.origin)
+
+
+def test_the_domain_is_the_folder_however_the_way_there_is_written(tmp_path: Path) -> None:
+    (tmp_path / "cats" / "deep").mkdir(parents=True)
+    (tmp_path / "cats" / "a.txt").write_text("text", encoding="utf-8")
+    [source] = resolve((f"text:{tmp_path}/cats/deep/../a.txt",))
+    assert (source.domain, source.name) == ("cats", "cats/a")

@@ -39,7 +39,7 @@ class _File(Source):
         self.path = path
         self.reading = reading
         self.stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-        self.domain = path.absolute().parent.name or "text"
+        self.domain = path.resolve().parent.name or "text"
         self.name = f"{self.domain}/{self.stem}"
 
     @property
