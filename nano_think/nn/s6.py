@@ -3,6 +3,8 @@
 B batch, T tokens, D model width, I inner width (channels), N states per channel, R rank of the steps
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as multiply
@@ -33,7 +35,7 @@ class S6Mixer(nn.Module):
         self.select = linear(inner, rank + 2 * n_state)
         self.step = linear(rank, inner)
         nn.init.uniform_(self.step.weight, -(rank**-0.5), rank**-0.5)
-        dt = torch.empty(inner).uniform_().mul(torch.tensor(MOST_STEP / LEAST_STEP).log()).exp() * LEAST_STEP
+        dt = torch.empty(inner).uniform_().mul(math.log(MOST_STEP / LEAST_STEP)).exp() * LEAST_STEP
         # The inverse of softplus.
         self.step_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
         self.log_A = nn.Parameter(torch.arange(1.0, n_state + 1).log().repeat(inner, 1))

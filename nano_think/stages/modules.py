@@ -5,13 +5,16 @@ a package counts with it, to the letter.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
+import threading
 from pathlib import Path
 
 import nano_think
 
 PACKAGE = "nano_think"
+_guard = threading.Lock()
 HOME = Path(nano_think.__file__).parent
 # What only tells people something; no result depends on it.
 SILENT = tuple(
@@ -46,7 +49,17 @@ def _file(name: str) -> Path | None:
 def _tree(name: str) -> ast.Module:
     file = _file(name)
     assert file, f"no module {name}"
-    return ast.parse(file.read_bytes())
+    return _parse(file)
+
+
+def _parse(file: Path) -> ast.Module:
+    # Before 3.12.3 Python counts the depth of trees that several threads build at once together, and gives up
+    # (python/cpython#106905). Ours wait for each other; another library's thread may still come between.
+    with _guard:
+        for _ in range(20):
+            with contextlib.suppress(SystemError):
+                return ast.parse(file.read_bytes())
+        return ast.parse(file.read_bytes())
 
 
 @functools.cache
@@ -62,7 +75,7 @@ def _imports(name: str) -> set[str]:
 
 @functools.cache
 def _meaning(name: str) -> str:
-    tree = ast.parse(_file(name).read_bytes())  # type: ignore[union-attr]
+    tree = _parse(_file(name))  # type: ignore[arg-type]
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]
