@@ -53,11 +53,11 @@ def _tree(name: str) -> ast.Module:
 
 
 def _parse(file: Path) -> ast.Module:
-    # Before 3.12.3 Python counts the depth of trees that several threads build at once together, and gives up
-    # (python/cpython#106905). Ours wait for each other; another library's thread may still come between.
+    # Before 3.12.3 Python counts the depth of trees that several threads build at once together, and gives up with one
+    # of these (python/cpython#106905). Ours wait for each other; another library's thread may still come between.
     with _guard:
         for _ in range(20):
-            with contextlib.suppress(SystemError):
+            with contextlib.suppress(SystemError, RecursionError):
                 return ast.parse(file.read_bytes())
         return ast.parse(file.read_bytes())
 
