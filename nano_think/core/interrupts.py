@@ -7,10 +7,14 @@ from types import FrameType
 from nano_think.core.errors import Interrupted
 
 _requested = 0
+_asked = 0
+_installed = False
 
 
 def install() -> None:
     """From now on the first SIGINT or SIGTERM is only noted, and the second ends the process at once."""
+    global _installed
+    _installed = True
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _note)
 
@@ -24,10 +28,17 @@ def _note(signum: int, frame: FrameType | None) -> None:
 
 def requested() -> int:
     """The number of the signal that asked us to stop, or 0."""
-    return _requested
+    return _requested or _asked
+
+
+def ask(signum: int) -> bool:
+    """Ask for the same from inside, without a signal, which might be taken for a second one; False if nobody heeds."""
+    global _asked
+    _asked = signum
+    return _installed
 
 
 def leave_if_requested() -> None:
     """Raise `Interrupted` if somebody asked us to stop."""
-    if _requested:
-        raise Interrupted(_requested)
+    if requested():
+        raise Interrupted(requested())

@@ -184,7 +184,8 @@ def die_with_parent() -> None:
         with contextlib.suppress(OSError):
             while os.getppid() == launcher and not select.select([0], [], [], WATCH_SECONDS)[0]:
                 pass
-        if not interrupts.requested():  # A second signal would mean: at once, without saving.
+        # Not by a signal where the work can be saved: one may be on its way, and a second means at once, unsaved.
+        if not interrupts.ask(signal.SIGTERM):
             os.killpg(os.getpgid(0), signal.SIGTERM)
         time.sleep(GRACE_SECONDS)
         os.killpg(os.getpgid(0), signal.SIGKILL)
