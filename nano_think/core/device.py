@@ -11,6 +11,7 @@ import torch
 from nano_think.core.config import Config
 
 DType = Literal["auto", "float32", "bfloat16"]
+Compile = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +32,11 @@ class ComputeConfig(Config):
     """Route fp32 matrix products of a CPU through oneDNN where a start-up check finds them as exact (error below
     1e-5).
     """
+    compile: Compile = "auto"
+    """torch.compile for the layers of what is trained; "auto" is on for CUDA and off elsewhere, where it takes longer
+    than it saves in a short training. Where it fails, the training goes on without it and says so."""
+    check_memory: bool = True
+    """Refuse a training that would need more memory than is free."""
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -60,6 +66,11 @@ def pick_dtype(wanted: DType, device: torch.device) -> str:
     return "bfloat16" if device.type == "cuda" else "float32"
 
 
+def pick_compile(wanted: Compile, device: torch.device) -> Compile:
+    """What `wanted` stands for: "auto" is "on" for CUDA, "off" elsewhere."""
+    return wanted if wanted != "auto" else "on" if device.type == "cuda" else "off"
+
+
 def share_threads(wanted: int, trainings: int) -> int:
     """Threads for one of `trainings` that run at once: all cores shared, at least one each."""
     return wanted or max(1, (os.cpu_count() or 1) // max(1, trainings))
@@ -70,17 +81,29 @@ def set_up(compute: ComputeConfig, device: torch.device) -> dict[str, Any]:
     if compute.threads:
         torch.set_num_threads(compute.threads_per_process)
     dtype = pick_dtype(compute.dtype, device)
-    chosen = {"device": str(device), "dtype": dtype, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    chosen = {
+        "device": f"{device} ({_why(device.type, pick_device('auto').type)})",
+        "dtype": f"{dtype} ({_why(dtype, pick_dtype('auto', device))})",
+        "threads": f"{torch.get_num_threads()} (of {os.cpu_count()} cores)",
+        "torch": torch.__version__,
+    }
+    if compute.processes > 1:
+        chosen["processes"] = f"{compute.processes} (as set)"
     if device.type == "cpu":
         chosen["matmul"] = _route_matmul(compute.fast_matmul)
     return chosen
+
+
+def _why(value: str, usual: str) -> str:
+    """The reason for a choice: a setting was settled before it came here, so only its value tells."""
+    return "the default here" if value == usual else "as set"
 
 
 def _route_matmul(fast: bool) -> str:
     """Send fp32 products to oneDNN if asked and if it computes them in fp32: with AMX it would round to bfloat16."""
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     if not fast or not torch.backends.mkldnn.is_available():
-        return "default"
+        return "default (as set)" if not fast else "default (there is no oneDNN)"
     before = matmul.fp32_precision
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))

@@ -7,6 +7,7 @@ import contextlib
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,19 +17,23 @@ from accelerate import Accelerator
 from nano_think.core.config import parse, to_dict
 from nano_think.core.device import pick_device, pick_dtype, set_up
 from nano_think.core.files import write_json
+from nano_think.core.progress import format_seconds
 from nano_think.core.rng import branch
-from nano_think.data.loader import open_windows
+from nano_think.data.loader import Batches, open_windows
 from nano_think.data.tokens import TokenSet
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.process import accelerate_command, child_environment, run_child
 from nano_think.stages.space import Job
 from nano_think.stages.stage import WORK, Context, Inputs, Stage
 from nano_think.stages.tracking import Tracker
-from nano_think.training.loop import Log, TrainConfig, train
+from nano_think.training.estimate import estimate, format_bytes, refuse_too_large, try_step
+from nano_think.training.layers import compile_layers
+from nano_think.training.loop import Gauge, Log, TrainConfig, check_batch, train
+from nano_think.training.machine import free_memory, gemm_rate
 from nano_think.training.objectives import Objective
 
 CURVE, VALIDATION = "curve.json", "validation.json"
-TIMING = ("event", "tokens_per_second")
+TIMING = ("event", "tokens_per_second", "mfu")
 
 
 class TrainingStage(Stage):
@@ -85,9 +90,8 @@ class Trainer:
         self.accelerator = Accelerator(
             cpu=device.type == "cpu", mixed_precision="bf16" if dtype == "bfloat16" else "no"
         )
+        self.dtype = dtype
         self.compute = set_up(job.compute, self.accelerator.device)
-        if self.accelerator.is_main_process:
-            self._log({"event": "compute", **self.compute})
 
     def train(
         self, objective: Objective, tokens: Artifact, split: str, config: TrainConfig, branch_name: str
@@ -102,14 +106,39 @@ class Trainer:
         held_out = None
         if config.validate_every:
             held_out = open_windows(TokenSet.open(tokens.path, "validation"), window, config.batch, seed)
+        gauge = self._look_ahead(objective, windows, config)
         draws = branch(self.job.seed, branch_name, "draws")
-        figures = train(objective, windows, config, self.accelerator, self.work, self.log, draws, held_out)
+        figures = train(objective, windows, config, self.accelerator, self.work, self.log, draws, held_out, gauge)
         self.accelerator.end_training()
         if not self.accelerator.is_main_process:
             raise NothingLeft
         epochs = {"epochs": round(figures["tokens"] / max(1, len(text)), 3)}
         passes = {name: round(count, 3) for name, count in windows.passes(figures["steps"]).items()}
         return {"training": figures, **epochs, "passes": passes, "compute": self.compute}
+
+    def _look_ahead(self, objective: Objective, windows: Batches, config: TrainConfig) -> Gauge:
+        """Tell what the training will need, refuse it if that is not there, compile; what its speed is measured by."""
+        objective.to(self.accelerator.device)
+        compute, device, world = self.job.compute, self.accelerator.device, self.accelerator.num_processes
+        check_batch(config, world)
+        at_once = torch.from_numpy(windows.batch(0, 0, world * config.accumulate))
+        needed = estimate(objective, at_once[0], len(at_once), config.optim, config.checkpoint_layers, self.accelerator)
+        sharing = world if device.type == "cpu" else 1
+        free = free_memory(device)
+        if compute.check_memory:
+            refuse_too_large(needed, sharing, free)
+        gauge = Gauge(needed.flops_per_token, world * gemm_rate(device, getattr(torch, self.dtype)))
+        trial = partial(try_step, objective, at_once, self.accelerator)
+        self.compute["compile"] = compile_layers(objective, trial) if compute.compile == "on" else "off"
+        if self.accelerator.is_main_process:
+            memory = f"{format_bytes(sharing * needed.bytes)} of {format_bytes(free) if free else 'unknown'} free"
+            least = config.steps(windows.window) * config.batch * windows.window * gauge.flops_per_token / gauge.peak
+            self.compute |= {
+                "memory": f"{memory} (estimated)", "flops_per_token": f"{gauge.flops_per_token:.3g}",
+                "gemm": f"{gauge.peak / 1e9:,.0f} GFLOP/s (measured)", "time": f"{format_seconds(least)} at that rate",
+            }  # fmt: skip
+            self._log({"event": "compute", **self.compute})
+        return gauge
 
     def log(self, event: dict[str, Any]) -> None:
         name = {"step": CURVE, "validation": VALIDATION}.get(event["event"])

@@ -15,7 +15,15 @@ from rich.console import Console
 
 from nano_think.core import errors, interrupts
 from nano_think.core.console import clean
-from nano_think.core.device import ComputeConfig, _route_matmul, pick_device, pick_dtype, set_up, share_threads
+from nano_think.core.device import (
+    ComputeConfig,
+    _route_matmul,
+    pick_compile,
+    pick_device,
+    pick_dtype,
+    set_up,
+    share_threads,
+)
 from nano_think.core.errors import BY_EXIT_CODE, Interrupted, NanoThinkError, UsageError, nearest
 from nano_think.core.progress import Plain, Quiet, Terminal, describe, format_seconds
 from nano_think.core.registry import Registry
@@ -164,6 +172,8 @@ def test_device_and_precision_are_picked():
     assert pick_dtype("auto", torch.device("cpu")) == "float32"
     assert pick_dtype("auto", torch.device("cuda")) == "bfloat16"
     assert pick_dtype("bfloat16", torch.device("cpu")) == "bfloat16"
+    assert [pick_compile("auto", torch.device(name)) for name in ("cpu", "cuda", "mps")] == ["off", "on", "off"]
+    assert [pick_compile(wanted, torch.device("cuda")) for wanted in ("on", "off")] == ["on", "off"]
 
 
 def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch):
@@ -171,16 +181,21 @@ def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch):
     assert [share_threads(0, 1), share_threads(0, 3), share_threads(0, 20), share_threads(5, 3)] == [8, 2, 1, 5]
     with pytest.raises(ValueError, match="threads: wanted 0 or more, got -1"):
         ComputeConfig(threads=-1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert set_up(ComputeConfig(threads=1, fast_matmul=False), torch.device("cpu")) == {
-        "device": "cpu", "dtype": "float32", "threads": 1, "torch": torch.__version__, "matmul": "default",
+        "device": "cpu (the default here)", "dtype": "float32 (the default here)", "threads": "1 (of 8 cores)",
+        "torch": torch.__version__, "matmul": "default (as set)",
     }  # fmt: skip
+    other = set_up(ComputeConfig(threads=2, processes=2, dtype="bfloat16", fast_matmul=False), torch.device("cpu"))
+    assert (other["dtype"], other["processes"]) == ("bfloat16 (as set)", "2 (as set)")
 
 
 def test_fast_products_are_used_only_where_they_are_exact(monkeypatch: pytest.MonkeyPatch):
     """Where oneDNN would round to bfloat16 the setting is put back as it was."""
     matmul = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
-    assert _route_matmul(False) == "default" and matmul.fp32_precision == before
+    assert _route_matmul(False) == "default (as set)" and matmul.fp32_precision == before
     told = _route_matmul(True)
     assert (matmul.fp32_precision == "bf16") == told.startswith("oneDNN")
     a, b = torch.randn(64, 64), torch.randn(64, 64)
