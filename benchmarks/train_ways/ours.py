@@ -29,6 +29,9 @@ class Trained(nn.Module):
         inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
         head = LanguageHead(self.table, self.bias)
         hidden_BTD = self.expert(head.embed(inputs_BT), number_documents(inputs_BT, NO_START))
+        # Products of the head are in the precision of the states, and the peers' are in that of autocast.
+        if torch.is_autocast_enabled("cpu"):
+            hidden_BTD = hidden_BTD.to(torch.get_autocast_dtype("cpu"))
         # The head divides by sqrt(D), which the peers do not.
         return head.mean_nll(hidden_BTD * head.width**0.5, targets_BT, torch.ones_like(targets_BT))
 

@@ -11,6 +11,7 @@ import torch
 from nano_think.core.config import Config
 
 DType = Literal["auto", "float32", "bfloat16"]
+Compile = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +23,7 @@ class ComputeConfig(Config):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device; "auto" takes CUDA, then MPS, then the CPU."""
     dtype: DType = "auto"
-    """Precision of matrix products; "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    """Precision of matrix products; "auto" is bfloat16 where a GPU or CPU multiplies in it, float32 elsewhere."""
     threads: int = 0
     """CPU threads per training; 0 shares the cores among the experts (threads)."""
     processes: int = 1
@@ -31,6 +32,9 @@ class ComputeConfig(Config):
     """Route fp32 matrix products of a CPU through oneDNN where a start-up check finds them as exact (error below
     1e-5).
     """
+    compile: Compile = "auto"
+    """torch.compile for the layers of what is trained; "auto" is on for CUDA and off elsewhere, where it takes longer
+    than it saves in a short training. Where it fails, the training goes on without it and says so."""
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -54,10 +58,20 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def pick_dtype(wanted: DType, device: torch.device) -> str:
-    """The precision of matrix products that `wanted` stands for: "auto" is bfloat16 on CUDA, float32 elsewhere."""
+    """The precision of matrix products that `wanted` stands for: "auto" is bfloat16 where the device multiplies in it
+    (CUDA; a CPU with AMX, AVX-512-BF16 or Arm's BF16, which would only emulate it otherwise), float32 elsewhere.
+    """
     if wanted != "auto":
         return wanted
-    return "bfloat16" if device.type == "cuda" else "float32"
+    capable = device.type == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        capable = any(torch.cpu.get_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return "bfloat16" if capable else "float32"
+
+
+def pick_compile(wanted: Compile, device: torch.device) -> Compile:
+    """What `wanted` stands for: "auto" is "on" for CUDA, "off" elsewhere."""
+    return wanted if wanted != "auto" else "on" if device.type == "cuda" else "off"
 
 
 def share_threads(wanted: int, trainings: int) -> int:
@@ -70,17 +84,35 @@ def set_up(compute: ComputeConfig, device: torch.device) -> dict[str, Any]:
     if compute.threads:
         torch.set_num_threads(compute.threads_per_process)
     dtype = pick_dtype(compute.dtype, device)
-    chosen = {"device": str(device), "dtype": dtype, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    chosen = {
+        "device": f"{device} ({_why(device.type, pick_device('auto').type)})",
+        "dtype": f"{dtype} ({_why_dtype(dtype, pick_dtype('auto', device))})",
+        "threads": f"{torch.get_num_threads()} (of {os.cpu_count()} cores)",
+        "torch": torch.__version__,
+    }
+    if compute.processes > 1:
+        chosen["processes"] = f"{compute.processes} (as set)"
     if device.type == "cpu":
         chosen["matmul"] = _route_matmul(compute.fast_matmul)
     return chosen
+
+
+def _why(value: str, usual: str) -> str:
+    """The reason for a choice: a setting was settled before it came here, so only its value tells."""
+    return "the default here" if value == usual else "as set"
+
+
+def _why_dtype(value: str, usual: str) -> str:
+    if value != usual:
+        return "as set"
+    return "products are faster in it here" if value == "bfloat16" else "no bfloat16 in this device's products"
 
 
 def _route_matmul(fast: bool) -> str:
     """Send fp32 products to oneDNN if asked and if it computes them in fp32: with AMX it would round to bfloat16."""
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     if not fast or not torch.backends.mkldnn.is_available():
-        return "default"
+        return "default (as set)" if not fast else "default (there is no oneDNN)"
     before = matmul.fp32_precision
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))

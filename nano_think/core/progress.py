@@ -80,11 +80,12 @@ class Plain(Quiet):
 
 
 def describe(event: dict[str, Any]) -> str:
-    """A training's step as words: where it is, its loss, its speed, the time it still needs."""
+    """A training's step as words: where it is, its loss, its speed, the share of the machine's own, the time left."""
     speed = event["tokens_per_second"]
     left = (event["steps"] - event["step"]) * event["tokens"] / event["step"] / max(speed, 1e-9)
     place = f"step {event['step']}/{event['steps']}"
-    return f"{place}  loss {event['loss']:.3f}  {speed:,.0f} tokens/s  {format_seconds(left)} left"
+    share = f"  MFU {event['mfu']:.0%}" if "mfu" in event else ""
+    return f"{place}  loss {event['loss']:.3f}  {speed:,.0f} tokens/s{share}  {format_seconds(left)} left"
 
 
 def format_seconds(seconds: float) -> str:

@@ -3,7 +3,9 @@
 B batch, T tokens (queries), S tokens (keys), N heads, H head width, D model width (D = N * H)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -18,6 +20,8 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 # Up to here the weights of all layers are a fraction of what a step holds anyway, and keeping them is cheaper.
 LONGEST_KEPT = 1024
+
+_counting: ContextVar[list[int] | None] = ContextVar("_counting", default=None)
 
 
 class Tile(NamedTuple):
@@ -38,15 +42,32 @@ def attend_where(mask_BNTS: Tensor, tiles: list[Tile] | None = None) -> Attend:
     `tiles` says which parts of the mask can be true at all; without them, all of it. On a CPU, and while windows are
     short, only the tiles are computed. Elsewhere it is torch's fused kernel, which there needs less memory and time.
     """
-    T, S = mask_BNTS.shape[-2:]
-    if mask_BNTS.device.type == "cpu" and S <= LONGEST_KEPT:
+    (T, S), counts = mask_BNTS.shape[-2:], _counting.get()
+    if mask_BNTS.device.type == "cpu" and S <= LONGEST_KEPT and counts is None:
         return _attend_in_tiles(mask_BNTS, tiles or [Tile(slice(0, T), (slice(0, S),))])
 
     def attend(q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor) -> Tensor:
+        if counts is not None:
+            pairs = int(mask_BNTS.expand(*q_BNTH.shape[:3], S).sum())
+            counts.append(2 * (q_BNTH.shape[-1] + v_BNSH.shape[-1]) * pairs)
         bias = _as_bias(mask_BNTS, v_BNSH.dtype)
         return scaled_dot_product_attention(q_BNTH, k_BNSH, v_BNSH, attn_mask=bias)
 
     return attend
+
+
+@contextmanager
+def counting_attention() -> Iterator[list[int]]:
+    """For the block, what each attention has to compute in a forward pass: 2 (H + H_v) floating-point operations for
+    each pair that its mask lets through. Torch's fused kernel does the work, and computes more.
+    """
+    token = _counting.set([])
+    try:
+        counts = _counting.get()
+        assert counts is not None
+        yield counts
+    finally:
+        _counting.reset(token)
 
 
 def _attend_in_tiles(mask_BNTS: Tensor, tiles: list[Tile]) -> Attend:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nano_think.core.config import Config, flatten, overlay, parse, read_yaml, to_dict
-from nano_think.core.device import ComputeConfig, pick_device, pick_dtype, share_threads
+from nano_think.core.device import ComputeConfig, pick_compile, pick_device, pick_dtype, share_threads
 from nano_think.core.errors import UsageError, nearest
 from nano_think.data.ingest import IngestConfig
 from nano_think.data.tokenizer import TokenizerConfig
@@ -132,7 +132,10 @@ def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
     a training's key.
     """
     device = pick_device(config.compute.device)
-    settled = {"device": device.type, "dtype": pick_dtype(config.compute.dtype, device)}
+    settled = {
+        "device": device.type, "dtype": pick_dtype(config.compute.dtype, device),
+        "compile": pick_compile(config.compute.compile, device),
+    }  # fmt: skip
     compute = parse(ComputeConfig, to_dict(config.compute) | settled, "compute")
     alone = replace(compute, threads=share_threads(config.compute.threads, 1))
     shared = replace(compute, threads=share_threads(config.compute.threads, len(config.members)))

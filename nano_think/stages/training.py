@@ -5,8 +5,10 @@ Accelerate's state is one per process, and so is torch's seed: two trainings in 
 
 import contextlib
 import json
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,18 +19,24 @@ from nano_think.core.config import parse, to_dict
 from nano_think.core.device import pick_device, pick_dtype, set_up
 from nano_think.core.files import write_json
 from nano_think.core.process import accelerate_command, child_environment, run_child
+from nano_think.core.progress import format_seconds
 from nano_think.core.rng import branch
-from nano_think.data.loader import open_windows
+from nano_think.data.loader import Batches, open_windows
 from nano_think.data.tokens import TokenSet
+from nano_think.nn.native import kernels
+from nano_think.nn.s6 import S6Mixer
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.space import Job
 from nano_think.stages.stage import WORK, Context, Inputs, Stage
 from nano_think.stages.tracking import Tracker
-from nano_think.training.loop import Log, TrainConfig, train
+from nano_think.training.estimate import estimate, format_bytes, refuse_too_large, try_step
+from nano_think.training.layers import compile_layers
+from nano_think.training.loop import Gauge, Log, TrainConfig, check_batch, train
+from nano_think.training.machine import free_memory, gemm_rate
 from nano_think.training.objectives import Objective
 
 CURVE, VALIDATION = "curve.json", "validation.json"
-TIMING = ("event", "tokens_per_second")
+TIMING = ("event", "tokens_per_second", "mfu")
 
 
 class TrainingStage(Stage):
@@ -85,9 +93,8 @@ class Trainer:
         self.accelerator = Accelerator(
             cpu=device.type == "cpu", mixed_precision="bf16" if dtype == "bfloat16" else "no"
         )
+        self.dtype = dtype
         self.compute = set_up(job.compute, self.accelerator.device)
-        if self.accelerator.is_main_process:
-            self._log({"event": "compute", **self.compute})
 
     def train(
         self, objective: Objective, tokens: Artifact, split: str, config: TrainConfig, branch_name: str
@@ -102,14 +109,44 @@ class Trainer:
         held_out = None
         if config.validate_every:
             held_out = open_windows(TokenSet.open(tokens.path, "validation"), window, config.batch, seed)
+        gauge = self._look_ahead(objective, windows, config)
         draws = branch(self.job.seed, branch_name, "draws")
-        figures = train(objective, windows, config, self.accelerator, self.work, self.log, draws, held_out)
+        figures = train(objective, windows, config, self.accelerator, self.work, self.log, draws, held_out, gauge)
         self.accelerator.end_training()
         if not self.accelerator.is_main_process:
             raise NothingLeft
         epochs = {"epochs": round(figures["tokens"] / max(1, len(text)), 3)}
         passes = {name: round(count, 3) for name, count in windows.passes(figures["steps"]).items()}
         return {"training": figures, **epochs, "passes": passes, "compute": self.compute}
+
+    def _look_ahead(self, objective: Objective, windows: Batches, config: TrainConfig) -> Gauge:
+        """Tell how the training is computed and what it will need, and refuse it if that is not there; what its speed
+        is measured by.
+        """
+        accelerator, device, world = self.accelerator, self.accelerator.device, self.accelerator.num_processes
+        check_batch(config, world)
+        objective.to(device)
+        part_BT1 = torch.from_numpy(windows.batch(0, 0, world * config.accumulate))
+        needed = estimate(objective, part_BT1[0], len(part_BT1), config.optim, config.checkpoint_layers, accelerator)
+        sharing, free = world if device.type == "cpu" else 1, free_memory(device)
+        refuse_too_large(needed, sharing, free)
+        trial = partial(try_step, objective, part_BT1, accelerator)
+        compiled = compile_layers(objective, trial) if self.job.compute.compile == "on" else "off (as set)"
+        started = time.monotonic()
+        trial()
+        seconds = config.steps(windows.window) * config.accumulate * (time.monotonic() - started)
+        gauge = Gauge(needed.flops_per_token, world * gemm_rate(device, getattr(torch, self.dtype)))
+        self.compute |= {
+            "compile": compiled,
+            "memory": f"{format_bytes(sharing * needed.bytes)} of {format_bytes(free) if free else 'unknown'} free",
+            "operations": f"{gauge.flops_per_token / 1e6:,.0f} MFLOP per token",
+            "product": f"{gauge.peak / 1e9:,.0f} GFLOP/s", "expected": format_seconds(seconds),
+        }  # fmt: skip
+        if any(isinstance(module, S6Mixer) for module in objective.modules()):
+            self.compute["selective_scan"] = kernels().reason
+        if accelerator.is_main_process:
+            self._log({"event": "compute", **self.compute})
+        return gauge
 
     def log(self, event: dict[str, Any]) -> None:
         name = {"step": CURVE, "validation": VALIDATION}.get(event["event"])

@@ -1,7 +1,10 @@
-"""The repeated layers of whatever is trained, which can each be computed twice to save memory."""
+"""The repeated layers of whatever is trained, which can each be compiled, or computed twice to save memory."""
 
 import functools
+import time
+from collections.abc import Callable
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -34,3 +37,25 @@ def checkpoint_layers(model: nn.Module) -> int:
     for layer in layers:
         layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
     return len(layers)
+
+
+def compile_layers(model: nn.Module, trial: Callable[[], None]) -> str:
+    """Compile each layer by itself (equal ones share their code, so it takes seconds and not minutes) and try a step.
+
+    If that fails for any reason, a compiler that is missing among them, everything is as it was. Returns how it went,
+    for people: "on (...)" or "off (...)".
+    """
+    layers, started = layers_of(model), time.monotonic()
+    if not layers:
+        return "off (there are no layers that repeat)"
+    for layer in layers:
+        layer.forward = torch.compile(layer.forward)
+    try:
+        trial()
+    except Exception as error:
+        for layer in layers:
+            del layer.forward
+        torch._dynamo.reset()
+        said = str(error).strip().partition("\n")[0]
+        return f"off (it failed: {type(error).__name__}: {said[:120]})"
+    return f"on ({len(layers)} layers in {time.monotonic() - started:.0f} s)"

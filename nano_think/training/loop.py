@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -90,24 +90,42 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+class Gauge(NamedTuple):
+    """What the speed of a training is measured by."""
+
+    flops_per_token: float
+    """Floating-point operations of a step per token, forward and backward."""
+    peak: float
+    """FLOP/s of a large matrix product on all of the training's processes."""
+
+    def mfu(self, tokens_per_second: float) -> float:
+        """Model FLOP/s over the rate of a matrix product (model FLOPs utilisation, Chowdhery et al. 2022, app. B)."""
+        return tokens_per_second * self.flops_per_token / self.peak
+
+
+def check_batch(config: TrainConfig, processes: int) -> None:
+    """`UsageError` where a batch cannot be shared out evenly."""
+    if config.batch % (processes * config.accumulate):
+        raise UsageError(
+            f"batch: {config.batch} windows do not divide among {processes} processes "
+            f"in {config.accumulate} parts each; change batch or accumulate"
+        )
+
+
 def train(
     objective: Objective, batches: Batches, config: TrainConfig, accelerator: "Accelerator", folder: Path, log: Log,
-    seed: int, held_out: Batches | None = None,
+    seed: int, held_out: Batches | None = None, gauge: Gauge | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train to the end of the budget, going on from the newest checkpoint below `folder`; returns the last figures.
 
-    held_out: what the validation loss is of, where there is one.
+    held_out: what the validation loss is of, where there is one. gauge: what speed is measured by, where it is wanted.
 
     Of several processes each takes its rows of a batch, and the first alone writes and logs. Raises `DivergedError`
     after five steps in a row without a finite loss and gradient (single ones are left out and counted). What is saved
     is never touched by such a step.
     """
-    if config.batch % (accelerator.num_processes * config.accumulate):
-        raise UsageError(
-            f"batch: {config.batch} windows do not divide among {accelerator.num_processes} processes "
-            f"in {config.accumulate} parts each; change batch or accumulate"
-        )
-    run = _Run(objective, batches, config, accelerator, folder, log, seed, held_out)
+    check_batch(config, accelerator.num_processes)
+    run = _Run(objective, batches, config, accelerator, folder, log, seed, held_out, gauge)
     run.resume()
     for step in range(run.step, run.steps):
         run.take(step)
@@ -119,7 +137,7 @@ class _Run:
 
     def __init__(
         self, objective: Objective, batches: Batches, config: TrainConfig, accelerator: "Accelerator", folder: Path,
-        log: Log, seed: int, held_out: Batches | None = None,
+        log: Log, seed: int, held_out: Batches | None = None, gauge: Gauge | None = None,
     ):  # fmt: skip
         self.config, self.accelerator, self.folder, self.seed = config, accelerator, folder, seed
         self.ranks = Ranks(accelerator)
@@ -134,7 +152,7 @@ class _Run:
         self.step, self.bad, self.skipped, self.tokens_per_step = 0, 0, 0, config.batch * batches.window
         self.recent: list[Tensor] = []
         self.last: dict[str, Any] = {}
-        self.seconds = 0.0
+        self.seconds, self.gauge = 0.0, gauge
 
     def resume(self) -> None:
         found = load_checkpoint(self.folder, self.objective, self.optimizers, self._warn)
@@ -216,8 +234,12 @@ class _Run:
         self.recent, self.logged, self.logged_step = [], now, self.step
         self.log({
             "event": "step", "step": self.step, "steps": self.steps, "tokens": self.step * self.tokens_per_step,
-            "tokens_per_second": speed, "rate": rate_at(self.step - 1, self.steps, self.config.optim), **self.last,
+            "tokens_per_second": speed, **self._mfu(speed),
+            "rate": rate_at(self.step - 1, self.steps, self.config.optim), **self.last,
         })  # fmt: skip
+
+    def _mfu(self, tokens_per_second: float) -> dict[str, float]:
+        return {"mfu": self.gauge.mfu(tokens_per_second)} if self.gauge else {}
 
     def _save(self) -> None:
         self.saved = time.monotonic()
@@ -238,7 +260,9 @@ class _Run:
         seen = self.validation.figures if self.validation else {}
         if self.validation and self.validation.best and self.config.restore_best:
             self.objective.load_state_dict(self.validation.best)
+        tokens, seconds = self.steps * self.tokens_per_step, self.seconds + time.monotonic() - self.started
+        speed = tokens / max(seconds, 1e-9)
         return {
-            "steps": self.steps, "tokens": self.steps * self.tokens_per_step, "skipped_steps": self.skipped,
-            "seconds": self.seconds + time.monotonic() - self.started, **self.last, **seen,
+            "steps": self.steps, "tokens": tokens, "skipped_steps": self.skipped, "seconds": seconds,
+            "tokens_per_second": speed, **self._mfu(speed), **self.last, **seen,
         }  # fmt: skip

@@ -15,7 +15,15 @@ from rich.console import Console
 
 from nano_think.core import errors, interrupts
 from nano_think.core.console import clean
-from nano_think.core.device import ComputeConfig, _route_matmul, pick_device, pick_dtype, set_up, share_threads
+from nano_think.core.device import (
+    ComputeConfig,
+    _route_matmul,
+    pick_compile,
+    pick_device,
+    pick_dtype,
+    set_up,
+    share_threads,
+)
 from nano_think.core.errors import BY_EXIT_CODE, Interrupted, NanoThinkError, UsageError, nearest
 from nano_think.core.progress import Plain, Quiet, Terminal, describe, format_seconds
 from nano_think.core.registry import Registry
@@ -158,12 +166,20 @@ def test_what_a_model_says_cannot_steer_the_terminal():
     assert clean("a\tb\nc\x1b[31m\x07\r\x9b2J\x7fé\U0001f600") == "a\tb\nc[31m2Jé\U0001f600"
 
 
-def test_device_and_precision_are_picked():
+def test_device_and_precision_are_picked(monkeypatch: pytest.MonkeyPatch):
     wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     assert pick_device("auto").type == wanted and pick_device("cpu").type == "cpu"
-    assert pick_dtype("auto", torch.device("cpu")) == "float32"
-    assert pick_dtype("auto", torch.device("cuda")) == "bfloat16"
-    assert pick_dtype("bfloat16", torch.device("cpu")) == "bfloat16"
+    for has, picked in (({"avx512_bf16": True}, "bfloat16"), ({"bf16": True}, "bfloat16"), ({"avx2": True}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
+        assert pick_dtype("auto", torch.device("cpu")) == picked
+    for generation, picked in (((9, 0), "bfloat16"), ((8, 6), "bfloat16"), ((7, 5), "float32")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, generation=generation: generation)
+        assert pick_dtype("auto", torch.device("cuda")) == picked
+    assert pick_dtype("auto", torch.device("mps")) == "float32"
+    assert [pick_dtype(one, torch.device("cpu")) for one in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+    assert [pick_compile("auto", torch.device(name)) for name in ("cpu", "cuda", "mps")] == ["off", "on", "off"]
+    assert [pick_compile(wanted, torch.device("cuda")) for wanted in ("on", "off")] == ["on", "off"]
 
 
 def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch):
@@ -171,16 +187,23 @@ def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch):
     assert [share_threads(0, 1), share_threads(0, 3), share_threads(0, 20), share_threads(5, 3)] == [8, 2, 1, 5]
     with pytest.raises(ValueError, match="threads: wanted 0 or more, got -1"):
         ComputeConfig(threads=-1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert set_up(ComputeConfig(threads=1, fast_matmul=False), torch.device("cpu")) == {
-        "device": "cpu", "dtype": "float32", "threads": 1, "torch": torch.__version__, "matmul": "default",
+        "device": "cpu (the default here)", "dtype": "float32 (no bfloat16 in this device's products)",
+        "threads": "1 (of 8 cores)",
+        "torch": torch.__version__, "matmul": "default (as set)",
     }  # fmt: skip
+    other = set_up(ComputeConfig(threads=2, processes=2, dtype="bfloat16", fast_matmul=False), torch.device("cpu"))
+    assert (other["dtype"], other["processes"]) == ("bfloat16 (as set)", "2 (as set)")
 
 
 def test_fast_products_are_used_only_where_they_are_exact(monkeypatch: pytest.MonkeyPatch):
     """Where oneDNN would round to bfloat16 the setting is put back as it was."""
     matmul = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
-    assert _route_matmul(False) == "default" and matmul.fp32_precision == before
+    assert _route_matmul(False) == "default (as set)" and matmul.fp32_precision == before
     told = _route_matmul(True)
     assert (matmul.fp32_precision == "bf16") == told.startswith("oneDNN")
     a, b = torch.randn(64, 64), torch.randn(64, 64)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nano_think.core import interrupts
 from nano_think.core.errors import DivergedError, Interrupted, UsageError
-from nano_think.training.loop import TrainConfig, seed_everything, train
+from nano_think.training.loop import Gauge, TrainConfig, seed_everything, train
 from nano_think.training.objectives import Objective
 from tests.tiny import START
 from tests.tiny_training import CONFIG, LOG_EVERY, OBJECTIVES, SEED, STEPS, WINDOW, make_objective, make_windows
@@ -66,7 +66,9 @@ def test_resumed_training_is_the_uninterrupted_one(name: str, accelerator: Accel
     start = make_objective(name).state_dict()
     assert any(not torch.equal(value, start[path]) for path, value in ours.items())
     assert curve(events) == curve(whole_events) and len(curve(events)) == math.ceil(STEPS / LOG_EVERY)
-    untimed = [{k: v for k, v in one.items() if k != "seconds"} for one in (figures, resumed)]
+    untimed = [
+        {k: v for k, v in one.items() if k not in ("seconds", "tokens_per_second")} for one in (figures, resumed)
+    ]
     assert untimed[0] == untimed[1] and untimed[0]["skipped_steps"] == 0
 
 
@@ -191,3 +193,14 @@ def test_nothing_to_do_is_refused(field: str):
 def test_a_temperature_of_nothing_is_refused():
     with pytest.raises(ValueError, match="balance_temperature: wanted more than 0, got 0"):
         TrainConfig(balance_temperature=0)
+
+
+def test_speed_is_told_against_the_machine(accelerator: Accelerator, tmp_path: Path):
+    """MFU = tokens per second times FLOPs per token over the rate of a matrix product; in no curve."""
+    events: Events = []
+    arguments = (CONFIG, accelerator, tmp_path, events.append, SEED, None, Gauge(flops_per_token=50.0, peak=1e6))
+    figures = train(make_objective("transformer"), make_windows(), *arguments)
+    told = [event for event in events if event["event"] == "step"]
+    assert all(event["mfu"] == pytest.approx(event["tokens_per_second"] * 50 / 1e6) for event in told)
+    assert figures["tokens_per_second"] == pytest.approx(figures["tokens"] / figures["seconds"])
+    assert figures["mfu"] == pytest.approx(figures["tokens_per_second"] * 50 / 1e6)
