@@ -54,17 +54,22 @@ class Embedder(nn.Module):
         """The head over the table as it is now; gradients reach the table through it."""
         return LanguageHead(normalise_table(self.table), self.bias)
 
+    def read(self, head: LanguageHead, tokens_BT: Tensor, start_token: int) -> Tensor:
+        """Hidden states for the head, (B, T, D)."""
+        x_BTD = head.embed(tokens_BT)
+        rope = self.rope(torch.arange(x_BTD.shape[1], device=x_BTD.device))
+        mask = causal_mask(number_documents(tokens_BT, start_token))
+        attend = attend_where(mask, causal_tiles(x_BTD.shape[1]))
+        for block in self.blocks:
+            x_BTD = block(x_BTD, rope, attend)
+        return self.out(self.norm(x_BTD))
+
     def losses(self, tokens_BT1: Tensor, start_token: int) -> dict[str, Tensor]:
         """Mean next-token loss in nats per token of windows (B, T + 1)."""
         inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
         head = self.head()
-        x_BTD = head.embed(inputs_BT)
-        rope = self.rope(torch.arange(x_BTD.shape[1], device=x_BTD.device))
-        mask = causal_mask(number_documents(inputs_BT, start_token))
-        attend = attend_where(mask, causal_tiles(x_BTD.shape[1]))
-        for block in self.blocks:
-            x_BTD = block(x_BTD, rope, attend)
-        return {"next_token": head.mean_nll(self.out(self.norm(x_BTD)), targets_BT, targets_BT != start_token)}
+        hidden_BTD = self.read(head, inputs_BT, start_token)
+        return {"next_token": head.mean_nll(hidden_BTD, targets_BT, targets_BT != start_token)}
 
 
 def save_head(folder: Path, head: LanguageHead) -> None:

@@ -20,7 +20,7 @@ from nano_think.core.files import lock
 
 EXPERIMENT = "nano_think"
 URI, RUN, PREFIX = (f"NANO_THINK_TRACKING_{name}" for name in ("URI", "RUN", "PREFIX"))
-BUFFER_SECONDS, BUFFER_POINTS = 5.0, 500
+BUFFER_SECONDS, BUFFER_POINTS = 15.0, 500
 DEFAULT_ROOT = Path("artifacts")
 
 
