@@ -19,6 +19,7 @@ def register() -> None:
     library.register_fake("nano_think::causal_conv_silu", lambda x, weight, bias, fresh: _new(x, *x.shape))
     library.register_fake("nano_think::causal_conv_silu_backward", _conv_backward_shapes)
     library.register_autograd("nano_think::causal_conv_silu", _conv_backward, setup_context=_keep_conv)
+    library.register_fake("nano_think::cross_entropy_", lambda logits, bias, target, errors: _new(bias, *target.shape))
 
 
 def selective_scan(
@@ -38,6 +39,11 @@ def selective_scan(
 def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor, fresh: Tensor) -> Tensor:
     """`nn.causal_conv.causal_conv_silu` in fp32 on a CPU."""
     return torch.ops.nano_think.causal_conv_silu(x, weight, bias, fresh.contiguous())
+
+
+def cross_entropy_(logits_SV: Tensor, bias_V: Tensor, target_S: Tensor, errors: bool) -> Tensor:
+    """`heads.language.cross_entropy_plainly_` of fp32 or bf16 logits on a CPU."""
+    return torch.ops.nano_think.cross_entropy_(logits_SV, bias_V, target_S.contiguous(), errors)
 
 
 def _new(like: Tensor, *sizes: int) -> Tensor:
