@@ -16,7 +16,7 @@ import torch
 from nano_think.core.files import lock, replacing
 
 HERE = Path(__file__).parent
-SOURCES = ("selective_scan.cpp", "causal_conv.cpp", "cross_entropy.cpp")
+SOURCES = ("selective_scan.cpp", "causal_conv.cpp", "cross_entropy.cpp", "swiglu.cpp")
 HEADERS = ("vectors.h",)
 # Never -ffast-math or -Ofast: they blind the NaN guard and can switch denormals off for the whole process.
 FLAGS = ("-O3", "-std=c++20", "-fPIC", "-shared", "-w")

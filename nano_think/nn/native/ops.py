@@ -20,6 +20,9 @@ def register() -> None:
     library.register_fake("nano_think::causal_conv_silu_backward", _conv_backward_shapes)
     library.register_autograd("nano_think::causal_conv_silu", _conv_backward, setup_context=_keep_conv)
     library.register_fake("nano_think::cross_entropy_", lambda logits, bias, target, errors: _new(bias, *target.shape))
+    library.register_fake("nano_think::swiglu", lambda x: x.new_empty(len(x), x.shape[1] // 2))
+    library.register_fake("nano_think::swiglu_backward", lambda g_y, x: x.new_empty(x.shape))
+    library.register_autograd("nano_think::swiglu", _swiglu_backward, setup_context=_keep_swiglu)
 
 
 def selective_scan(
@@ -44,6 +47,12 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor, fresh: Tensor) -> 
 def cross_entropy_(logits_SV: Tensor, bias_V: Tensor, target_S: Tensor, errors: bool) -> Tensor:
     """`heads.language.cross_entropy_plainly_` of fp32 or bf16 logits on a CPU."""
     return torch.ops.nano_think.cross_entropy_(logits_SV, bias_V, target_S.contiguous(), errors)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """`nn.mlp.swiglu` in fp32 or bf16 on a CPU."""
+    y_SF = torch.ops.nano_think.swiglu(gate_up.flatten(0, -2))
+    return y_SF.view(*gate_up.shape[:-1], y_SF.shape[1])
 
 
 def _new(like: Tensor, *sizes: int) -> Tensor:
@@ -88,3 +97,11 @@ def _keep_conv(ctx, inputs, output) -> None:
 
 def _conv_backward(ctx, g_y: Tensor) -> tuple[Tensor | None, ...]:
     return *torch.ops.nano_think.causal_conv_silu_backward(g_y, *ctx.saved_tensors), None
+
+
+def _keep_swiglu(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _swiglu_backward(ctx, g_y: Tensor) -> Tensor:
+    return torch.ops.nano_think.swiglu_backward(g_y, *ctx.saved_tensors)
