@@ -19,9 +19,7 @@ struct Pairs {
   template <class F>
   void each(F work) const {
     each_row(rows, 2 * inner, [&](int64_t row) {
-      int64_t i = 0;
-      for (; i + LANES <= inner; i += LANES) work(row, i, LANES);
-      if (i < inner) work(row, i, inner - i);
+      each_vector(inner, [&](int64_t i, int64_t count) { work(row, i, count); });
     });
   }
 };

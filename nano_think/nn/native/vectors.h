@@ -209,6 +209,14 @@ void each_row(int64_t rows, int64_t width, F work) {
   });
 }
 
+// work(i, count) for the columns from i, LANES at once and fewer at the end.
+template <class F>
+inline void each_vector(int64_t width, F work) {
+  int64_t i = 0;
+  for (; i + LANES <= width; i += LANES) work(i, LANES);
+  if (i < width) work(i, width - i);
+}
+
 Tensor make(const Tensor& like, std::initializer_list<int64_t> sizes) {
   return torch::stable::new_empty(like, sizes, torch::headeronly::ScalarType::Float);
 }
