@@ -23,6 +23,7 @@ from nano_think.nn.cache import AttendCached, KeyValues, Span
 from nano_think.nn.documents import causal_mask, document_starts, number_documents, same_document
 from nano_think.nn.linear import linear
 from nano_think.nn.noise import NoiseCode, NoiseLevels, add_noise, bayes_skip, noise_window
+from nano_think.nn.norm import RMSNorm
 from nano_think.nn.rope import Rope, between
 
 MARGIN = 16
@@ -104,7 +105,7 @@ class Diffuser(Expert):
         self.levels = NoiseLevels()
         self.scales = nn.ModuleList(linear(config.code, 2 * width, zero=True) for _ in range(config.n_layers))
         self.rope = Rope(width // config.n_heads, config.rope_base)
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.out = linear(width, width, zero=True)
 
     def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from nano_think.experts import EXPERTS, Expert, ExpertConfig
 from nano_think.nn.cache import Span
 from nano_think.nn.causal_conv import ScanState
 from nano_think.nn.linear import linear
+from nano_think.nn.norm import RMSNorm
 from nano_think.nn.s6 import S6Mixer
 from nano_think.nn.ssm import StateSpaceMixer
 
@@ -47,9 +48,9 @@ class StateSpace(Expert):
     def __init__(self, config: StateSpaceConfig, width: int):
         super().__init__()
         self.mixers = nn.ModuleList(_build_mixer(config, width) for _ in range(config.n_layers))
-        self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(config.n_layers))
+        self.norms = nn.ModuleList(RMSNorm(width) for _ in range(config.n_layers))
         self.dropout = nn.Dropout(config.dropout)
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.out = linear(width, width, zero=True)
 
     def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:

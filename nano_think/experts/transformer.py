@@ -15,6 +15,7 @@ from nano_think.nn.block import Block
 from nano_think.nn.cache import AttendCached, KeyValues, Span
 from nano_think.nn.documents import causal_mask
 from nano_think.nn.linear import linear
+from nano_think.nn.norm import RMSNorm
 from nano_think.nn.rope import Rope, between
 
 
@@ -42,7 +43,7 @@ class Transformer(Expert):
             Block(width, config.n_heads, config.inner, config.dropout) for _ in range(config.n_layers)
         )
         self.rope = Rope(width // config.n_heads, config.rope_base)
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.out = linear(width, width, zero=True)
 
     def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
-# Numbers of a block of logits, which stay in a CPU's cache, and of a group of errors, which one product uses up.
+from nano_think.nn.native import have_kernel, ops
+
+# Numbers of a block of logits, which stay in a CPU's cache, and of a group, which one product makes and one uses up.
 BLOCK, GROUP = 2**20, 2**23
 
 
@@ -103,9 +105,12 @@ class _TiedCrossEntropy(torch.autograd.Function):
         nll_S = bias_V.new_empty(len(target_S))
         grad_SD = torch.empty_like(hidden_SD) if learns_hidden else None
         grad_VD = torch.zeros_like(table_VD) if learns_table else None
-        for rows in _slices(len(target_S), GROUP // len(table_VD)):
-            error_SV = hidden_SD.new_empty(len(nll_S[rows]), len(table_VD) if learns_hidden or learns_table else 0)
-            _fill(nll_S[rows], error_SV, hidden_SD[rows], scaled_VD, bias_V, target_S[rows])
+        groups = _slices(len(target_S), GROUP // len(table_VD))
+        room_SV = hidden_SD.new_empty(groups[0].stop if groups else 0, len(table_VD))
+        for rows in groups:
+            # The logits of a group become its errors in their place.
+            error_SV = torch.mm(hidden_SD[rows], scaled_VD.T, out=room_SV[: len(nll_S[rows])])
+            nll_S[rows] = cross_entropy_(error_SV, bias_V, target_S[rows], learns_hidden or learns_table)
             if grad_SD is not None:
                 torch.mm(error_SV, scaled_VD, out=grad_SD[rows])
             if grad_VD is not None and weight_S is not None:
@@ -123,17 +128,25 @@ class _TiedCrossEntropy(torch.autograd.Function):
         return grad_hidden, None if grad_VD is None else grad_VD * grad, None, None, None
 
 
-def _fill(nll: Tensor, error: Tensor, hidden: Tensor, table: Tensor, bias: Tensor, target: Tensor) -> None:
-    """Write each row's loss and, unless `error` has no columns, its softmax - one-hot."""
-    for rows in _slices(len(hidden), BLOCK // len(table)):
-        logits = torch.add(hidden[rows] @ table.T, bias)
-        place = target[rows, None]
+def cross_entropy_(logits_SV: Tensor, bias_V: Tensor, target_S: Tensor, errors: bool) -> Tensor:
+    """-log softmax(logits + b)[target] of each row, (S), in fp32; with `errors` the logits become softmax - one-hot."""
+    if have_kernel(logits_SV) and bias_V.dtype == torch.float32:
+        return ops.cross_entropy_(logits_SV, bias_V, target_S, errors)
+    return cross_entropy_plainly_(logits_SV, bias_V, target_S, errors)
+
+
+def cross_entropy_plainly_(logits_SV: Tensor, bias_V: Tensor, target_S: Tensor, errors: bool) -> Tensor:
+    """The kernel's twin, a block of rows at a time."""
+    nll_S = bias_V.new_empty(len(target_S))
+    for rows in _slices(len(target_S), BLOCK // len(bias_V)):
+        logits, place = torch.add(logits_SV[rows], bias_V), target_S[rows, None]
         top, wanted = logits.amax(dim=1), logits.gather(1, place)[:, 0]
         probability = torch.softmax(logits, dim=1)
         # The largest probability is 1 / sum(exp(logits - top)).
-        nll[rows] = top - probability.amax(dim=1).log() - wanted
-        if error.numel():
-            error[rows] = probability.scatter_add_(1, place, probability.new_full(place.shape, -1.0))
+        nll_S[rows] = top - probability.amax(dim=1).log() - wanted
+        if errors:
+            logits_SV[rows] = probability.scatter_add_(1, place, probability.new_full(place.shape, -1.0))
+    return nll_S
 
 
 def _slices(length: int, size: int) -> list[slice]:

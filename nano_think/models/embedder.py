@@ -15,6 +15,7 @@ from nano_think.nn.attention import attend_where, causal_tiles
 from nano_think.nn.block import Block
 from nano_think.nn.documents import causal_mask, number_documents
 from nano_think.nn.linear import linear
+from nano_think.nn.norm import RMSNorm
 from nano_think.nn.rope import Rope
 from nano_think.nn.weights import load_weights, save_weights
 
@@ -47,7 +48,7 @@ class Embedder(nn.Module):
         self.register_buffer("bias", bias_V)
         self.blocks = nn.ModuleList(Block(width, config.n_heads, config.inner) for _ in range(config.n_layers))
         self.rope = Rope(width // config.n_heads)
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.out = linear(width, width, zero=True)
 
     def head(self) -> LanguageHead:

@@ -18,6 +18,7 @@ from nano_think.nn.blend import Blend, BlendKind
 from nano_think.nn.cache import RunningMean, Span, Timeline
 from nano_think.nn.documents import causal_mask, number_documents
 from nano_think.nn.mla import LatentAttention, LatentCache
+from nano_think.nn.norm import RMSNorm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +53,7 @@ class Router(nn.Module):
 
     def __init__(self, config: RouterConfig, width: int, n_experts: int):
         super().__init__()
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.attention = LatentAttention(width, config.n_heads, config.latent, config.rotated)
         self.blend = Blend(width, n_experts, config.kind)
 

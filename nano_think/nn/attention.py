@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 from nano_think.nn.linear import linear
-from nano_think.nn.rope import rotate
+from nano_think.nn.split_heads import split_heads
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -150,9 +150,8 @@ class Attention(nn.Module):
         self.out = linear(width, width, zero=True)
 
     def forward(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        q, k, v = self.qkv(x_BTD).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = rotate(self.norm_q(q.float()), rope), rotate(self.norm_k(k.float()), rope)
-        o_BNTH = attend(q.to(v.dtype), k.to(v.dtype), v)
+        q, k, v = split_heads(self.qkv(x_BTD), self.n_heads, self.norm_q, self.norm_k, rope)
+        o_BNTH = attend(q, k, v)
         return self.out(o_BNTH.transpose(1, 2).flatten(2))
 
 

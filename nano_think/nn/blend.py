@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nano_think.nn.cache import RunningMean, Span
 from nano_think.nn.documents import running_mean
 from nano_think.nn.linear import linear
+from nano_think.nn.norm import RMSNorm
 
 BlendKind = Literal["static", "mean", "token", "expert"]
 
@@ -30,10 +31,10 @@ class Blend(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_streams))
         self.scale = nn.Parameter(torch.ones(()))
         if kind != "static":
-            self.norm_context = nn.RMSNorm(width)
+            self.norm_context = RMSNorm(width)
             self.read_context = linear(width, n_streams, zero=True)
         if kind == "expert":
-            self.norm_streams = nn.RMSNorm(width)
+            self.norm_streams = RMSNorm(width)
             self.read_streams = linear(n_streams * width, n_streams, zero=True)
 
     def weights(

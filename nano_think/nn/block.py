@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nano_think.nn.attention import Attend, Attention
 from nano_think.nn.mlp import SwiGLU
+from nano_think.nn.norm import RMSNorm
 
 
 class Block(nn.Module):
@@ -18,7 +19,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, n_heads: int, inner: int, dropout: float = 0.0):
         super().__init__()
-        self.norm_attention, self.norm_mlp = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.norm_attention, self.norm_mlp = RMSNorm(width), RMSNorm(width)
         self.attention = Attention(width, n_heads)
         self.mlp = SwiGLU(width, inner)
         self.dropout = nn.Dropout(dropout)

@@ -10,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from nano_think.nn.attention import Attend
 from nano_think.nn.cache import Span
 from nano_think.nn.linear import linear
+from nano_think.nn.norm import RMSNorm
 from nano_think.nn.rope import Rope, between, rotate
 
 
@@ -27,7 +28,7 @@ class LatentAttention(nn.Module):
         self.n_heads, self.head, self.latent, self.rotated = n_heads, width // n_heads, latent, rotated
         self.query = linear(width, n_heads * (self.head + rotated))
         self.down = linear(width, latent + rotated)
-        self.norm = nn.RMSNorm(latent)
+        self.norm = RMSNorm(latent)
         self.up = linear(latent, n_heads * 2 * self.head)
         self.out = linear(n_heads * self.head, width)
         self.rope = Rope(rotated)

@@ -11,6 +11,7 @@ from torch.nn.functional import pad, silu, softplus
 from nano_think.nn.cache import Span
 from nano_think.nn.causal_conv import CausalConv, ScanState
 from nano_think.nn.linear import linear
+from nano_think.nn.norm import RMSNorm
 
 
 def scan_sequentially(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, documents: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ class StateSpaceMixer(nn.Module):
         dt = torch.exp(torch.linspace(-6.9, -2.3, n_heads))
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
         self.skip = nn.Parameter(torch.ones(n_heads))
-        self.norm = nn.RMSNorm(inner)
+        self.norm = RMSNorm(inner)
         self.out = linear(inner, width, zero=True)
 
     def forward(self, u_BTD: Tensor, documents_BT: Tensor) -> Tensor:

@@ -15,8 +15,11 @@ def draw_head() -> tuple[LanguageHead, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("block", "group"), [(16, 32), (7, 21), (10_000, 10_000)], ids=["many", "ragged", "one"])
-def test_blocked_loss_is_its_plain_twin(block: int, group: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("kernel", [True, False], ids=["chosen", "plain"])
+def test_blocked_loss_is_its_plain_twin(block: int, group: int, kernel: bool, monkeypatch: pytest.MonkeyPatch):
     """Each row's value and the gradient of hidden states; the mean's value and the gradient of the table too."""
+    if not kernel:
+        monkeypatch.setattr(language, "have_kernel", lambda x: False)
     monkeypatch.setattr(language, "BLOCK", block * V)
     monkeypatch.setattr(language, "GROUP", group * V)
     head, table_VD = draw_head()

@@ -1,4 +1,4 @@
-"""The compiled kernels of the state-space layers, where they can be had.
+"""The compiled kernels of layers and heads on a CPU, where they can be had.
 
 They are built at the first use (`build.py`) and used from then on; where there is no compiler, or anything else is in
 the way, the plain forms do the work and one line says why. NANO_THINK_NO_KERNEL=1 forbids them.
@@ -10,6 +10,7 @@ import threading
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from nano_think.core.errors import NanoThinkError
 from nano_think.nn.native.build import CannotBuildError, build_kernels
@@ -39,6 +40,11 @@ def kernels() -> Kernels:
     return _found
 
 
+def have_kernel(x: Tensor) -> bool:
+    """Whether there are kernels for numbers like these: fp32 or bf16, on a CPU."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and kernels().there
+
+
 def _load() -> Kernels:
     if os.environ.get(SWITCH) == "1":
         return Kernels(False, f"plain torch ({SWITCH}=1)")
@@ -46,6 +52,6 @@ def _load() -> Kernels:
         torch.ops.load_library(build_kernels())
         register()
     except (CannotBuildError, NanoThinkError, OSError) as error:
-        print(f"nano_think: state-space layers run in plain torch: {error}", file=sys.stderr)
+        print(f"nano_think: layers run in plain torch: {error}", file=sys.stderr)
         return Kernels(False, f"plain torch ({error})")
     return Kernels(True, "compiled kernel")

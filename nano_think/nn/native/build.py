@@ -1,7 +1,7 @@
 """The kernels of this folder as a shared library: compiled once per source, compiler and CPU, kept in the user's cache.
 
 There is no ninja and no setuptools in it: one call of the compiler on files that use torch's stable interface alone,
-some ten seconds. Threads are torch's own, so there is no second OpenMP in the process.
+some twenty seconds. Threads are torch's own, so there is no second OpenMP in the process.
 """
 
 import hashlib
@@ -16,8 +16,15 @@ import torch
 from nano_think.core.files import lock, replacing
 
 HERE = Path(__file__).parent
-SOURCES = ("selective_scan.cpp", "causal_conv.cpp")
-HEADERS = ("vectors.h",)
+SOURCES = (
+    "selective_scan.cpp",
+    "causal_conv.cpp",
+    "cross_entropy.cpp",
+    "swiglu.cpp",
+    "rms_norm.cpp",
+    "split_heads.cpp",
+)
+HEADERS = ("vectors.h", "norm.h")
 # Never -ffast-math or -Ofast: they blind the NaN guard and can switch denormals off for the whole process.
 FLAGS = ("-O3", "-std=c++20", "-fPIC", "-shared", "-w")
 NATIVE = ("-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native",)

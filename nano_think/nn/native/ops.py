@@ -1,6 +1,6 @@
 """The kernels as torch operators: their shapes for the compiler, and their gradients.
 
-B batch, T tokens, I channels, N states per channel, K taps
+B batch, T tokens, I channels, N states per channel, K taps; S rows, V words, D model width, F inner width, H head width
 """
 
 import torch
@@ -18,7 +18,17 @@ def register() -> None:
     library.register_autograd("nano_think::selective_scan", _scan_backward, setup_context=_keep_scan)
     library.register_fake("nano_think::causal_conv_silu", lambda x, weight, bias, fresh: _new(x, *x.shape))
     library.register_fake("nano_think::causal_conv_silu_backward", _conv_backward_shapes)
-    library.register_autograd("nano_think::causal_conv_silu", _conv_backward, setup_context=_keep_conv)
+    library.register_autograd("nano_think::causal_conv_silu", _conv_backward, setup_context=_keep_all)
+    library.register_fake("nano_think::cross_entropy_", lambda logits, bias, target, errors: _new(bias, *target.shape))
+    library.register_fake("nano_think::swiglu", lambda x: x.new_empty(len(x), x.shape[1] // 2))
+    library.register_fake("nano_think::swiglu_backward", lambda g_y, x: x.new_empty(x.shape))
+    library.register_autograd("nano_think::swiglu", _swiglu_backward, setup_context=_keep_all)
+    library.register_fake("nano_think::rms_norm", lambda x, weight, eps: x.new_empty(x.shape))
+    library.register_fake("nano_think::rms_norm_backward", _norm_backward_shapes)
+    library.register_autograd("nano_think::rms_norm", _norm_backward, setup_context=_keep_norm)
+    library.register_fake("nano_think::split_heads", _split_shapes)
+    library.register_fake("nano_think::split_heads_backward", _split_backward_shapes)
+    library.register_autograd("nano_think::split_heads", _split_backward, setup_context=_keep_split)
 
 
 def selective_scan(
@@ -38,6 +48,30 @@ def selective_scan(
 def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor, fresh: Tensor) -> Tensor:
     """`nn.causal_conv.causal_conv_silu` in fp32 on a CPU."""
     return torch.ops.nano_think.causal_conv_silu(x, weight, bias, fresh.contiguous())
+
+
+def cross_entropy_(logits_SV: Tensor, bias_V: Tensor, target_S: Tensor, errors: bool) -> Tensor:
+    """`heads.language.cross_entropy_plainly_` of fp32 or bf16 logits on a CPU."""
+    return torch.ops.nano_think.cross_entropy_(logits_SV, bias_V, target_S.contiguous(), errors)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """`nn.mlp.swiglu` in fp32 or bf16 on a CPU."""
+    y_SF = torch.ops.nano_think.swiglu(gate_up.reshape(-1, gate_up.shape[-1]))
+    return y_SF.view(*gate_up.shape[:-1], y_SF.shape[1])
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`torch.nn.functional.rms_norm` over the last dimension in fp32 or bf16 on a CPU."""
+    return torch.ops.nano_think.rms_norm(x.reshape(-1, x.shape[-1]), weight, eps).view_as(x)
+
+
+def split_heads(
+    qkv_BTE: Tensor, n_heads: int, weight_q: Tensor | None, weight_k: Tensor | None, cos: Tensor, sin: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """`nn.split_heads.split_heads` in fp32 or bf16 on a CPU."""
+    return torch.ops.nano_think.split_heads(qkv_BTE, n_heads, weight_q, weight_k, cos, sin, eps)
 
 
 def _new(like: Tensor, *sizes: int) -> Tensor:
@@ -76,9 +110,48 @@ def _conv_backward_shapes(g_y, x, weight, bias, fresh):
     return _new(x, *x.shape), _new(x, *weight.shape), _new(x, *bias.shape)
 
 
-def _keep_conv(ctx, inputs, output) -> None:
+def _keep_all(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs)
 
 
 def _conv_backward(ctx, g_y: Tensor) -> tuple[Tensor | None, ...]:
     return *torch.ops.nano_think.causal_conv_silu_backward(g_y, *ctx.saved_tensors), None
+
+
+def _swiglu_backward(ctx, g_y: Tensor) -> Tensor:
+    return torch.ops.nano_think.swiglu_backward(g_y, *ctx.saved_tensors)
+
+
+def _norm_backward_shapes(g_y, x, weight, eps):
+    return x.new_empty(x.shape), _new(x, *weight.shape)
+
+
+def _keep_norm(ctx, inputs, output) -> None:
+    *tensors, ctx.eps = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _norm_backward(ctx, g_y: Tensor) -> tuple[Tensor | None, ...]:
+    return *torch.ops.nano_think.rms_norm_backward(g_y, *ctx.saved_tensors, ctx.eps), None
+
+
+def _split_shapes(qkv, n_heads, weight_q, weight_k, cos, sin, eps):
+    batch, T, width = qkv.shape
+    return tuple(qkv.new_empty(batch, n_heads, T, width // (3 * n_heads)) for _ in range(3))
+
+
+def _split_backward_shapes(g_q, g_k, g_v, qkv, n_heads, weight_q, weight_k, cos, sin, eps):
+    return qkv.new_empty(qkv.shape), *(_new(qkv, g_q.shape[-1]) for _ in range(2))
+
+
+def _keep_split(ctx, inputs, output) -> None:
+    qkv, ctx.n_heads, weight_q, weight_k, cos, sin, ctx.eps = inputs
+    ctx.save_for_backward(qkv, weight_q, weight_k, cos, sin)
+
+
+def _split_backward(ctx, g_q: Tensor, g_k: Tensor, g_v: Tensor) -> tuple[Tensor | None, ...]:
+    qkv, weight_q, weight_k, cos, sin = ctx.saved_tensors
+    g_qkv, to_q, to_k = torch.ops.nano_think.split_heads_backward(
+        g_q, g_k, g_v, qkv, ctx.n_heads, weight_q, weight_k, cos, sin, ctx.eps
+    )
+    return g_qkv, None, None if weight_q is None else to_q, None if weight_k is None else to_k, None, None, None

@@ -35,6 +35,11 @@ constexpr int64_t LANES = 4;
 #endif
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t Int __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+
+// A bf16 number: the upper half of an fp32 number's bits.
+typedef uint16_t Half;
+typedef Half Halves __attribute__((vector_size(2 * LANES)));
 
 // Most vectors of channels in a block.
 constexpr int64_t BLOCK = 12;
@@ -56,6 +61,32 @@ inline void store(float* to, Vec x, int64_t count) {
     std::memcpy(to, &x, sizeof x);
   else
     std::memcpy(to, &x, count * sizeof(float));
+}
+
+inline Vec load(const Half* from, int64_t count) {
+  Halves x{};
+  if (count == LANES)
+    std::memcpy(&x, from, sizeof x);
+  else
+    std::memcpy(&x, from, count * sizeof(Half));
+  return (Vec)(__builtin_convertvector(x, Bits) << 16);
+}
+
+// Rounds to the nearest bf16 number, of two the even one; NaN stays NaN.
+inline void store(Half* to, Vec x, int64_t count) {
+  const Bits bits = (Bits)x, rounded = bits + 0x7FFF + (bits >> 16 & 1);
+  const Halves y = __builtin_convertvector((x == x ? rounded : bits | 0x400000) >> 16, Halves);
+  if (count == LANES)
+    std::memcpy(to, &y, sizeof y);
+  else
+    std::memcpy(to, &y, count * sizeof(Half));
+}
+
+// The sum of a vector's lanes, in their order.
+inline float total(Vec x) {
+  float sum = x[0];
+  for (int64_t i = 1; i < LANES; ++i) sum += x[i];
+  return sum;
 }
 
 template <int... i>
@@ -159,6 +190,31 @@ struct Cut {
 const float* values(const Tensor& x, std::initializer_list<int64_t> shape) {
   STD_TORCH_CHECK(x.is_contiguous() && x.sizes().equals({shape.begin(), shape.size()}), "wrong shape or layout");
   return x.const_data_ptr<float>();
+}
+
+// work(number{}) with a number of the tensor's own precision: float, or Half for bf16.
+template <class F>
+void in_precision_of(const Tensor& x, F work) {
+  using torch::headeronly::ScalarType;
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::BFloat16, "wanted fp32 or bf16");
+  x.scalar_type() == ScalarType::Float ? work(float{}) : work(Half{});
+}
+
+// work(row) for all rows of `width` numbers, by as many threads as are worth it. A row is the work of one thread.
+template <class F>
+void each_row(int64_t rows, int64_t width, F work) {
+  const int64_t grain = std::max<int64_t>(1, (1 << 14) / std::max<int64_t>(1, width));
+  torch::stable::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) work(row);
+  });
+}
+
+// work(i, count) for the columns from i, LANES at once and fewer at the end.
+template <class F>
+inline void each_vector(int64_t width, F work) {
+  int64_t i = 0;
+  for (; i + LANES <= width; i += LANES) work(i, LANES);
+  if (i < width) work(i, width - i);
 }
 
 Tensor make(const Tensor& like, std::initializer_list<int64_t> sizes) {

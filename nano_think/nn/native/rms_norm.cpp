@@ -1,0 +1,70 @@
+// RMSNorm of rows, forward and backward: y = w x / sqrt(mean(x^2) + eps).
+//
+// S rows, D width. Numbers are fp32 or bf16 in memory and fp32 in all arithmetic.
+
+#include "norm.h"
+
+namespace {
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  const int64_t S = x.sizes()[0], D = x.sizes()[1];
+  const Tensor held = torch::stable::contiguous(x);
+  const float* w = values(weight, {D});
+  Tensor y = torch::stable::new_empty(x, {S, D}, x.scalar_type());
+  in_precision_of(x, [&](auto number) {
+    using T = decltype(number);
+    const T* from = static_cast<const T*>(held.const_data_ptr());
+    T* to = static_cast<T*>(y.mutable_data_ptr());
+    each_row(S, D, [&](int64_t s) {
+      const T* row = from + s * D;
+      const float scale = inverse_root(dot(row, row, D), D, eps);
+      each_vector(D, [&](int64_t i, int64_t count) {
+        store(to + s * D + i, load(row + i, count) * scale * load(w + i, count), count);
+      });
+    });
+  });
+  return y;
+}
+
+std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& g_y, const Tensor& x, const Tensor& weight, double eps) {
+  const int64_t S = x.sizes()[0], D = x.sizes()[1];
+  const Tensor held = torch::stable::contiguous(x), above = torch::stable::contiguous(g_y);
+  STD_TORCH_CHECK(g_y.scalar_type() == x.scalar_type() && g_y.sizes().equals(x.sizes()), "wrong gradient");
+  const float* w = values(weight, {D});
+  Tensor g_x = torch::stable::new_empty(x, {S, D}, x.scalar_type());
+  WeightSums sums(x, S, D);
+  in_precision_of(x, [&](auto number) {
+    using T = decltype(number);
+    const T *from = static_cast<const T*>(held.const_data_ptr()), *up = static_cast<const T*>(above.const_data_ptr());
+    T* to = static_cast<T*>(g_x.mutable_data_ptr());
+    sums.each([&](int64_t s, float* sum) {
+      const T *row = from + s * D, *g = up + s * D;
+      const float scale = inverse_root(dot(row, row, D), D, eps);
+      Vec along{};
+      each_vector(D, [&](int64_t i, int64_t count) {
+        const Vec turned = load(g + i, count) * load(row + i, count) * scale;
+        store(sum + i, load(sum + i, count) + turned, count);
+        along += turned * load(w + i, count);
+      });
+      // What the gradient has along the row does not change the normalised row.
+      const float back = total(along) / D * scale;
+      each_vector(D, [&](int64_t i, int64_t count) {
+        const Vec g_n = load(g + i, count) * load(w + i, count);
+        store(to + s * D + i, (g_n - load(row + i, count) * back) * scale, count);
+      });
+    });
+  });
+  return {g_x, sums.added()};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(nano_think, m) {
+  m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
+  m.def("rms_norm_backward(Tensor g_y, Tensor x, Tensor weight, float eps) -> (Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(nano_think, CPU, m) {
+  m.impl("rms_norm", TORCH_BOX(&rms_norm));
+  m.impl("rms_norm_backward", TORCH_BOX(&rms_norm_backward));
+}
