@@ -24,7 +24,6 @@ from nano_think.core.rng import branch
 from nano_think.data.loader import Batches, open_windows
 from nano_think.data.tokens import TokenSet
 from nano_think.nn.native import kernels
-from nano_think.nn.s6 import S6Mixer
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.space import Job
 from nano_think.stages.stage import WORK, Context, Inputs, Stage
@@ -54,8 +53,9 @@ class TrainingStage(Stage):
         return [*super().modules(), __name__]
 
     def fingerprint(self) -> Any:
-        """The bits of a training belong to one version of torch."""
-        return {"torch": torch.__version__}
+        """The bits of a training belong to one version of torch and, on a CPU, to what computes its layers."""
+        kernel = {"kernels": kernels().there} if self.config.compute.device == "cpu" else {}
+        return {"torch": torch.__version__, **kernel}
 
     @contextlib.contextmanager
     def tracked(self, tracker: Tracker) -> Iterator[dict[str, str]]:
@@ -142,8 +142,8 @@ class Trainer:
             "operations": f"{gauge.flops_per_token / 1e6:,.0f} MFLOP per token",
             "product": f"{gauge.peak / 1e9:,.0f} GFLOP/s", "expected": format_seconds(seconds),
         }  # fmt: skip
-        if any(isinstance(module, S6Mixer) for module in objective.modules()):
-            self.compute["selective_scan"] = kernels().reason
+        if device.type == "cpu":
+            self.compute["kernels"] = kernels().reason
         if accelerator.is_main_process:
             self._log({"event": "compute", **self.compute})
         return gauge

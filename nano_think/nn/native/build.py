@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -44,6 +45,7 @@ def build_kernels() -> Path:
         # Several experts may start at once, in processes of their own: one compiles, the others wait.
         with lock(path.with_name("lock"), "the folder of compiled kernels", wait=SECONDS):
             if not path.exists():
+                print("nano_think: compiling kernels for this CPU, once (up to a minute)", file=sys.stderr, flush=True)
                 with replacing(path) as temporary:
                     compile_to(temporary, compiler, flags)
     return path

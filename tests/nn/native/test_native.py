@@ -54,7 +54,7 @@ def test_a_compiler_that_fails_is_said_in_one_line(unloaded, monkeypatch, capsys
     monkeypatch.setenv("CXX", str(compiler))
     assert not kernels().there
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "error: no such thing" in said
+    assert said.count("\n") == 2 and "compiling" in said and "error: no such thing" in said
     assert not list(unloaded.rglob("*.so")) and not list(unloaded.rglob("*.tmp"))
 
 
@@ -64,7 +64,7 @@ def test_a_library_that_cannot_be_loaded_is_said_in_one_line(unloaded, monkeypat
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     assert not kernels().there
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err.count("\n") == 2
 
 
 def test_a_cache_that_cannot_be_written_is_said_in_one_line(unloaded, monkeypatch, capsys):
