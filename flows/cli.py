@@ -83,8 +83,13 @@ def run_locally(preset: str, overrides: dict[str, Any], root: Path) -> "dict[str
 def _tell(artifacts: "dict[str, Artifact]", root: Path, as_json: bool) -> None:
     results = artifacts["evaluate"].summary
     report, model = artifacts["report"].path / "report.html", artifacts["router"].path
-    best = min(results["experts"], key=results["experts"].get)
-    print(f"mixture {results['bits_per_byte']:.3f} bits per byte; best expert ({best}) {results['experts'][best]:.3f}")
+    best, dense = min(results["experts"], key=results["experts"].get), results["dense"]
+    control = "" if dense is None else f"; dense control {dense:.3f}"
+    alone = f"best expert ({best}) {results['experts'][best]:.3f}"
+    print(f"mixture {results['bits_per_byte']:.3f} bits per byte; {alone}{control}")
+    table = report.with_name("ablation.md")
+    if table.is_file():
+        print(f"\n{table.read_text(encoding='utf-8')}")
     print(f"report  {report}")
     print(f"model   {model}")
     where = "" if root == Path("artifacts") else f" --root {shlex.quote(str(root))}"

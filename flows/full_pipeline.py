@@ -10,6 +10,8 @@ from nano_think.stages.artifact import Artifact
 from nano_think.stages.pipeline import Node, load, plan, title
 from nano_think.stages.pretrain import Pretrain
 from nano_think.stages.session import Session, open_session
+from tasks.calibration import calibration
+from tasks.dense import dense
 from tasks.embedding import embedding
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest
@@ -20,7 +22,9 @@ from tasks.router import router
 from tasks.tokenizer import tokenizer
 from tasks.tokens import tokens
 
-STAGES: tuple[Task[..., Artifact], ...] = (ingest, tokenizer, tokens, embedding, router, memory, evaluate, report)
+STAGES: tuple[Task[..., Artifact], ...] = (
+    ingest, tokenizer, tokens, embedding, router, dense, calibration, memory, evaluate, report,
+)  # fmt: skip
 TASKS = {task.name: task for task in STAGES}
 
 

@@ -19,15 +19,18 @@ from nano_think.evaluation.documents import file_documents
 from nano_think.evaluation.overlap import SEEN, find_overlap
 from nano_think.models.checkpoint import load_mixture
 from nano_think.stages.artifact import Artifact, ancestor, find_model
+from nano_think.stages.calibration import find_controls
 from nano_think.stages.memory import load_memories
 
 # What --json prints: other programs read it, so that nothing is added or left out.
-KEYS = ("bits_per_byte", "experts", "uniform", "dense", "memory", "domains", "documents", "bytes")
+KEYS = ("bits_per_byte", "experts", "uniform", "dense", "memory", "calibrated", "domains", "documents", "bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArguments:
-    """Bits per byte of documents: the mixture (memory off), each expert alone, their equal sum, and the memories."""
+    """Bits per byte of documents: the mixture (memory off), each expert alone, their equal sum, the dense control where
+    there is one, and the memories.
+    """
 
     data: tuple[Path, ...]
     """JSON lines files, plain or gzip, with a "text" in each row; the domain is the name of the file's folder."""
@@ -54,7 +57,8 @@ def main(arguments: list[str]) -> int:
     model, shape = load_mixture(artifact.path)
     documents = file_documents(wanted.data, Tokenizer.load(artifact.path), wanted.bad_lines)
     memories = load_memories(memory) if memory and wanted.memory else None
-    frame = score(model.to(device), documents, shape.window, memories, _note())
+    model.to(device)
+    frame = score(model, documents, shape.window, memories, _note(), controls=find_controls(artifact, model))
     figures = summarise(frame, model.names)
     if remark:
         print(f"note: {remark}", file=sys.stderr)
@@ -92,12 +96,16 @@ def _note():
 
 def _show(figures: dict[str, Any]) -> None:
     table = Table(title="bits per byte (lower is better)")
-    names = [*figures["experts"], "uniform", "mixture"]
+    dense = ["dense"] if figures["dense"] is not None else []
+    names = [*figures["experts"], "uniform", "mixture", *dense]
     table.add_column("domain")
     for name in [*names, "bytes"]:
         table.add_column(name, justify="right")
-    for domain, part in [*figures["domains"].items(), ("all", figures)]:
-        values = [*part["experts"].values(), part["uniform"], part["bits_per_byte"]]
+    rows = [*figures["domains"].items(), ("all", figures)]
+    if figures["calibrated"]:
+        rows.append(("calibrated", figures["calibrated"] | {"bytes": figures["bytes"]}))
+    for domain, part in rows:
+        values = [*part["experts"].values(), part["uniform"], part["bits_per_byte"], *(part[name] for name in dense)]
         table.add_row(domain, *(f"{value:.3f}" for value in values), f"{part['bytes']:,}")
     console = Console()
     console.print(table)

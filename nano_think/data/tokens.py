@@ -5,7 +5,7 @@ import mmap
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,7 +223,12 @@ class TokenSet:
 
     @classmethod
     def open(cls, folder: Path, split: str) -> "TokenSet":
-        """Raises `ArtifactError` for files that are missing, cut off, or do not fit together."""
+        """A split, or several joined by "+", one behind the other: "train+router".
+
+        Raises `ArtifactError` for files that are missing, cut off, or do not fit together.
+        """
+        if "+" in split:
+            return cls.join([cls.open(folder, one) for one in split.split("+")])
         with arrow_file(folder / f"{split}.documents.arrow") as file:
             documents = file.read_all()
         path = folder / f"{split}.tokens.arrow"
@@ -234,6 +239,18 @@ class TokenSet:
         if ids is None or not ours or len(ids) != np.sum(documents.column("tokens").to_numpy()):
             raise ArtifactError(f"{path}: does not fit its table of documents; remove both and run again")
         return cls(ids, documents)
+
+    @classmethod
+    def join(cls, parts: Sequence["TokenSet"]) -> "TokenSet":
+        """The parts one behind the other, in memory."""
+        import pyarrow as pa
+
+        tables, first = [], 0
+        for part in parts:
+            offsets = pa.array(part.documents.column("offset").to_numpy() + first, pa.int64())
+            tables.append(part.documents.set_column(0, "offset", offsets))
+            first += len(part)
+        return cls(np.concatenate([part.tokens for part in parts]), pa.concat_tables(tables))
 
     def __len__(self) -> int:
         return len(self.tokens)

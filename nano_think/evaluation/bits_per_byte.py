@@ -1,5 +1,6 @@
 """Bits per byte of documents, for the mixture and everything it is compared with."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from nano_think.core.errors import InputError
 from nano_think.evaluation.memories import Memories, score_memories
 from nano_think.evaluation.reading import Document, Reading, read
+from nano_think.evaluation.scorers import CALIBRATED, Controls
+from nano_think.memory.store import VectorStore
 from nano_think.models.think import NanoThink
 
 MEMORY_COLUMNS = ("persistent", "persistent_shuffled", "scratch", "scratch_shuffled")
@@ -22,22 +25,35 @@ def score(
     memories: Memories | None = None,
     note: Callable[[int], None] = lambda tokens: None,
     seed: int = 0,
+    controls: Controls | None = None,
 ) -> pd.DataFrame:
-    """One row per document: domain, bytes, tokens, nats by scorer, and mean routing weight by expert
-    ("weight.<expert>").
+    """One row per document: domain, bytes, tokens, nats by scorer (plain, and "calibrated.<scorer>"), and mean routing
+    weight by expert ("weight.<expert>").
 
     Only sums over whole documents are kept, so memory does not grow with the text. `note` hears of the tokens done.
     """
     frames = []
     control = memories.store.shuffled(seed) if memories else None
-    for reading in read(model, documents, window):
-        more = score_memories(reading, memories, control, seed) if memories and control is not None else {}
+    for reading in read(model, documents, window, controls):
+        more = _with_memories(reading, memories, control, seed) if memories and control is not None else {}
         frames.append(_by_document(reading, reading.nats | more, model.names))
         note(len(reading.target))
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"bytes": []})
     if not frame["bytes"].sum():
         raise InputError("no text to evaluate; give a file with at least one row whose text is not empty")
     return frame
+
+
+def _with_memories(reading: Reading, memories: Memories, control: VectorStore, seed: int) -> dict[str, torch.Tensor]:
+    """The mixture's nats with each memory, plain and, where the mixture is calibrated, with the same gates on top of
+    that.
+    """
+    found = score_memories(reading, memories, control, seed)
+    if CALIBRATED + "mixture" in reading.nats:
+        calibrated = dataclasses.replace(reading, nats={"mixture": reading.nats[CALIBRATED + "mixture"]})
+        more = score_memories(calibrated, memories, control, seed)
+        found |= {CALIBRATED + name: values for name, values in more.items()}
+    return found
 
 
 def _by_document(reading: Reading, nats: dict[str, torch.Tensor], names: list[str]) -> pd.DataFrame:
@@ -67,21 +83,31 @@ def bits_per_byte(frame: pd.DataFrame, column: str) -> float:
 def summarise(frame: pd.DataFrame, experts: list[str]) -> dict[str, Any]:
     """The figures of an evaluation, under the keys that `nano-think eval --json` prints; `None` for what there is
     not.
+
+    Figures are plain, what the models say as they are; those of "calibrated" are what claims are made of.
     """
     figures = _figures(frame, experts)
     domains = {str(domain): _figures(part, experts) for domain, part in frame.groupby("domain")}
-    return figures | {"dense": None, "memory": _memory(frame), "domains": domains}
+    calibrated = _bits(frame, experts, CALIBRATED) if CALIBRATED + "mixture" in frame.columns else None
+    return figures | {"calibrated": calibrated, "memory": _memory(frame), "domains": domains}
 
 
 def _figures(frame: pd.DataFrame, experts: list[str]) -> dict[str, Any]:
-    return {
-        "bits_per_byte": bits_per_byte(frame, "mixture"),
-        "experts": {name: bits_per_byte(frame, name) for name in experts},
-        "uniform": bits_per_byte(frame, "uniform"),
+    return _bits(frame, experts) | {
         "weights": {name: _mean_weight(frame, name) for name in experts},
         "documents": len(frame),
         "bytes": int(frame["bytes"].sum()),
         "tokens": int(frame["tokens"].sum()),
+    }
+
+
+def _bits(frame: pd.DataFrame, experts: list[str], prefix: str = "") -> dict[str, Any]:
+    dense = f"{prefix}dense"
+    return {
+        "bits_per_byte": bits_per_byte(frame, f"{prefix}mixture"),
+        "experts": {name: bits_per_byte(frame, prefix + name) for name in experts},
+        "uniform": bits_per_byte(frame, f"{prefix}uniform"),
+        "dense": bits_per_byte(frame, dense) if dense in frame.columns else None,
     }
 
 

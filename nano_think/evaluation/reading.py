@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nano_think.heads.language import LanguageHead
+from nano_think.evaluation.scorers import Controls, columns, hiddens, nats, speakers
 from nano_think.models.think import NanoThink
-from nano_think.nn.blend import weighted_sum
 
 GROUP_TOKENS = 65_536
 BATCH_TOKENS = 8_192
@@ -48,13 +47,16 @@ class Reading:
         return slice(low, high)
 
 
-def read(model: NanoThink, documents: Iterable[Document], window: int) -> Iterator[Reading]:
+def read(
+    model: NanoThink, documents: Iterable[Document], window: int, controls: Controls | None = None
+) -> Iterator[Reading]:
     """Readings of all documents, in groups of about 65,536 tokens, with the model in evaluation mode.
 
-    A document longer than the window is read in windows that follow each other: the context starts anew in each.
+    controls: what is scored beside the experts, their equal sum and the mixture. A document longer than the window is
+    read in windows that follow each other: the context starts anew in each.
     """
     for group in _groups(documents):
-        yield _read_group(model, group, window)
+        yield _read_group(model, group, window, controls)
 
 
 def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -109,28 +111,47 @@ def windows(documents: Sequence[Document], window: int, start_token: int) -> Ite
         yield inputs_BT, targets_BT, place_BT >= 0
 
 
+@torch.no_grad()
+def read_states(
+    model: NanoThink, documents: Sequence[Document], window: int, controls: Controls | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The hidden states by scorer, (N, D) each, and the targets, (N): what a fit needs of documents, in any order."""
+    assert not model.training, "evaluate in evaluation mode"
+    device, D = model.head.table.device, model.head.width
+    states = {name: [torch.zeros(0, D)] for name in speakers(model, controls)}
+    targets = [torch.zeros(0, dtype=torch.long)]
+    for inputs_BT, targets_BT, real_BT in windows(documents, window, model.start_token):
+        inputs_BT = inputs_BT.to(device)
+        targets.append(targets_BT[real_BT])
+        for name, hidden_BTD in hiddens(model, model(inputs_BT), inputs_BT, controls).items():
+            states[name].append(hidden_BTD.float().cpu()[real_BT])
+    return {name: torch.cat(parts) for name, parts in states.items()}, torch.cat(targets)
+
+
 @torch.inference_mode()
-def _read_group(model: NanoThink, group: Sequence[Document], window: int) -> Reading:
+def _read_group(model: NanoThink, group: Sequence[Document], window: int, controls: Controls | None) -> Reading:
     assert not model.training, "evaluate in evaluation mode"
     device, windows = model.head.table.device, _cut(group, window)
-    n_tokens, scorers = sum(one.length for one in windows), [*model.names, "uniform", "mixture"]
+    n_tokens = sum(one.length for one in windows)
     hidden_ND = torch.zeros(n_tokens, model.head.width)
     weights_NK = torch.zeros(n_tokens, len(model.names))
-    nats = {name: torch.zeros(n_tokens) for name in scorers}
+    nats_N = {name: torch.zeros(n_tokens) for name in columns(model, controls)}
     document_N = torch.zeros(n_tokens, dtype=torch.long)
     target_N = torch.zeros(n_tokens, dtype=torch.long)
     for batch in _batches(windows):
         inputs_BT, targets_BT, place_BT = _pad(group, batch, model.start_token)
         real_BT = place_BT >= 0
         place = place_BT[real_BT]
-        routed = model(inputs_BT.to(device))
-        for name, nll_BT in _score(model.head, model.names, routed, targets_BT.to(device)).items():
-            nats[name][place] = nll_BT.cpu()[real_BT]
+        inputs_BT = inputs_BT.to(device)
+        routed = model(inputs_BT)
+        hidden = hiddens(model, routed, inputs_BT, controls)
+        for name, nll_BT in nats(model, hidden, targets_BT.to(device), controls).items():
+            nats_N[name][place] = nll_BT.cpu()[real_BT]
         hidden_ND[place] = routed.hidden.cpu().float()[real_BT]
         weights_NK[place] = routed.weights.cpu()[real_BT]
         target_N[place] = targets_BT[real_BT]
         document_N[place] = torch.tensor([w.document for w in batch])[:, None].expand_as(place_BT)[real_BT]
-    return Reading(group, document_N, target_N, hidden_ND, weights_NK, nats)
+    return Reading(group, document_N, target_N, hidden_ND, weights_NK, nats_N)
 
 
 def _pad(group: Sequence[Document], batch: list[_Window], start_token: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,12 +164,3 @@ def _pad(group: Sequence[Document], batch: list[_Window], start_token: int) -> t
         inputs[row, : one.length], targets[row, : one.length] = ids[:-1], ids[1:]
         place[row, : one.length] = np.arange(one.at, one.at + one.length)
     return torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(place)
-
-
-def _score(head: LanguageHead, names: list[str], routed, targets_BT: Tensor) -> dict[str, Tensor]:
-    """Nats of each target by each expert alone, by their equal sum (scale 1) and by the mixture, (B, T) each."""
-    nats = {name: head.nll(routed.streams[:, :, k], targets_BT) for k, name in enumerate(names)}
-    equal_BTK = torch.full_like(routed.weights, 1 / len(names))
-    nats["uniform"] = head.nll(weighted_sum(equal_BTK, routed.streams), targets_BT)
-    nats["mixture"] = head.nll(routed.hidden, targets_BT)
-    return nats

@@ -5,6 +5,7 @@ Everything else (flags, router width, the flow, tests, the report) grows from `E
 B batch, T tokens, D model width
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -58,6 +59,12 @@ class Expert(nn.Module):
     def extend(self, x_BTD: Tensor, span: Span, cache: Any) -> Tensor:
         """What `forward` over all that the cache has read would give for the T new tokens, (B, T, D)."""
         return cache.extend(self, x_BTD, span)
+
+    def cases(self) -> Iterator[float]:
+        """For counting what a training costs: settle what `losses` draws about how much it computes, one case after
+        another, and yield how often each of them is drawn (shares that sum to 1). Afterwards all is as it was.
+        """
+        yield 1.0
 
     def losses(self, tokens_BT1: Tensor, start_token: int, head: LanguageHead) -> dict[str, Tensor]:
         """The named terms of the training loss, in nats per token, already weighted: they are summed.

@@ -8,7 +8,8 @@ with blocks of one, that is an ordinary causal language model, and it is the mod
 B batch, T tokens, R rows (2 T), D model width, C width of the noise code
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -155,6 +156,19 @@ class Diffuser(Expert):
             "query": share * masked_mean(nll_BT, scored_BT & noise.query_BT),
             "denoise": (1 - share) * masked_mean(nll_BT, noisy_BT),
         }
+
+    def cases(self) -> Iterator[float]:
+        """The block sizes; the order in which a window is read changes nothing that counts."""
+        drawn = self.config
+        first, *others = drawn.blocks
+        share = drawn.next_token_share if others else 1.0
+        shares = [share, *((1 - share) / len(others) for _ in others)]
+        try:
+            for block, share in zip((first, *others), shares, strict=True):
+                self.config = replace(drawn, blocks=(block,), infill_share=0.0)
+                yield share
+        finally:
+            self.config = drawn
 
     def _draw_order(self, n: int) -> Tensor:
         """The order in which a window is read, (n): as it stands, or a stretch of it after what follows it."""

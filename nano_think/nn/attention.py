@@ -49,7 +49,8 @@ def attend_where(mask_BNTS: Tensor, tiles: list[Tile] | None = None) -> Attend:
     def attend(q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor) -> Tensor:
         if counts is not None:
             pairs = int(mask_BNTS.expand(*q_BNTH.shape[:3], S).sum())
-            counts.append(2 * (q_BNTH.shape[-1] + v_BNSH.shape[-1]) * pairs)
+            passes = 3 if torch.is_grad_enabled() and q_BNTH.requires_grad else 1
+            counts.append(2 * (q_BNTH.shape[-1] + v_BNSH.shape[-1]) * pairs * passes)
         bias = _as_bias(mask_BNTS, v_BNSH.dtype)
         return scaled_dot_product_attention(q_BNTH, k_BNSH, v_BNSH, attn_mask=bias)
 
@@ -58,8 +59,9 @@ def attend_where(mask_BNTS: Tensor, tiles: list[Tile] | None = None) -> Attend:
 
 @contextmanager
 def counting_attention() -> Iterator[list[int]]:
-    """For the block, what each attention has to compute in a forward pass: 2 (H + H_v) floating-point operations for
-    each pair that its mask lets through. Torch's fused kernel does the work, and computes more.
+    """For the block, what each attention has to compute: 2 (H + H_v) floating-point operations for each pair that its
+    mask lets through, and twice that again for a backward pass where there will be one. Torch's fused kernel does the
+    work, and computes more.
     """
     token = _counting.set([])
     try:

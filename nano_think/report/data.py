@@ -38,6 +38,11 @@ class ReportData:
     """Training -> its log: {step, tokens, loss, further named terms}; losses in nats per token."""
     parameters: Mapping[str, int] = field(default_factory=dict)
     """Part -> parameters."""
+    costs: Mapping[str, Named] = field(default_factory=dict)
+    """Scorer -> {parameters, flops, seconds, critical} of `report.costs.costs`."""
+    dense: Named = field(default_factory=dict)
+    """The dense control: {parameters, flops, tokens, epochs, shape: {n_layers, n_heads, inner}, mixture: {parameters,
+    flops}}; the last is what it was to be equal to."""
     results: Named = field(default_factory=dict)
     """The figures of `evaluation.bits_per_byte.summarise`, and "routing": {"by_domain": {domain: {expert: weight}}}."""
     samples: Sequence[Named] = ()

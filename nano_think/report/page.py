@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from nano_think.report import headline, scores, tables, words
+from nano_think.report import ablation, headline, scores, tables, words
 from nano_think.report.data import ReportData
 from nano_think.report.palette import slot
 from nano_think.report.pictures import NARROW, PICTURES, WIDE, picture
@@ -28,7 +28,9 @@ def render(data: ReportData) -> str:
         says=headline,
         css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         pictures=_pictures(data),
-        tables={name: getattr(tables, name)(data) for name in TABLES},
+        tables={name: getattr(tables, name)(data) for name in TABLES}
+        | {"ablation": ablation.ablation(data), "control": ablation.control(data)},
+        control=ablation.shape(data),
         samples=samples(data),
         legend=[(words.name(name), slot(number)) for number, name in enumerate(scores.expert_names(data))],
     )

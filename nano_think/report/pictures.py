@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from nano_think.report.ablation import differences
 from nano_think.report.data import ReportData
 from nano_think.report.lengths import lengths
 from nano_think.report.plots import bars, curves, weights
@@ -16,6 +17,7 @@ WIDE, NARROW = 792.0, 272.0
 PICTURES: dict[str, tuple[Callable[[ReportData, float], Figure | None], str]] = {
     "loss_curves": (curves, "Loss over tokens for every training"),
     "bits_per_byte": (bars, "Bits per byte by scorer and domain"),
+    "ablation": (differences, "Calibrated bits per byte of each model against the best expert, with intervals"),
     "routing": (weights, "Mean routing weight of each expert by domain"),
     "lengths": (lengths, "Documents by length in bytes and domain"),
 }

@@ -22,6 +22,17 @@ def scores(figures: Mapping[str, Any], experts: list[str]) -> dict[str, float]:
     return {name: value for name, value in values.items() if known(value)}
 
 
+def claimed(data: ReportData) -> Mapping[str, Any]:
+    """The figures that claims are made of: the calibrated ones, where there are any."""
+    return data.results.get("calibrated") or data.results
+
+
+def against(data: ReportData, other: str) -> Mapping[str, Any] | None:
+    """The mixture's difference to "best_expert" or "dense" with its interval, where it was measured."""
+    rows = (data.results.get("ablation") or {}).get("rows") or []
+    return next((row["against"].get(other) for row in rows if row["scorer"] == OURS), None)
+
+
 def by_domain(data: ReportData) -> dict[str, Mapping[str, Any]]:
     """The whole first, then each domain by name; empty where nothing was measured."""
     if not data.results:

@@ -27,7 +27,7 @@ def short(value: float | None) -> str:
     """12,345 as 12.3k, 12,345,678 as 12.3M: for axes and headlines."""
     if not known(value):
         return NOTHING
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size * 0.9995:
             return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"

@@ -12,11 +12,13 @@ from nano_think.core.files import write_json
 from nano_think.core.rng import branch
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.data.tokens import TokenSet
+from nano_think.evaluation.ablation import ablation
 from nano_think.evaluation.bits_per_byte import score, summarise
 from nano_think.evaluation.documents import split_documents
 from nano_think.inference.engine import generate
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.models.think import NanoThink
+from nano_think.stages.calibration import load_controls
 from nano_think.stages.memory import load_memories, load_on_device
 from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Context, Inputs, Stage
@@ -50,7 +52,8 @@ class Evaluate(Stage):
     config: EvaluateJob
 
     def modules(self) -> list[str]:
-        return [__name__, "nano_think.stages.memory", *expert_modules()]
+        stages = ("nano_think.stages.memory", "nano_think.stages.calibration", "nano_think.stages.dense")
+        return [__name__, *stages, *expert_modules()]
 
     def build(self, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
         job, tokens = self.config, TokenSet.open(inputs["tokens"].path, "test")
@@ -58,8 +61,9 @@ class Evaluate(Stage):
             raise InputError("the test split is empty; give more text or raise ingest.test_fraction")
         model = load_on_device(inputs["router"], job)
         documents = split_documents(tokens, job.evaluate.max_tokens, seed=0)
-        frame = score(model, documents, job.space.window, load_memories(inputs["memory"]))
-        results = summarise(frame, model.names)
+        controls = load_controls(inputs["calibration"], inputs.get("dense"), model)
+        frame = score(model, documents, job.space.window, load_memories(inputs["memory"]), controls=controls)
+        results = summarise(frame, model.names) | {"ablation": ablation(frame, model.names)}
         write_json(out / RESULTS, results)
         frame.to_parquet(out / DOCUMENTS)
         table_of(results).to_parquet(out / TABLE)
@@ -84,6 +88,7 @@ def table_of(results: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for domain, part in [("all", results), *results["domains"].items()]:
         values = {**part["experts"], "uniform": part["uniform"], "mixture": part["bits_per_byte"]}
+        values |= {"dense": part["dense"]} if part["dense"] is not None else {}
         rows += [{"scorer": name, "domain": domain, "bits_per_byte": value} for name, value in values.items()]
     for kind, memory in (results["memory"] or {}).items():
         for control in ("mixture", "shuffled"):

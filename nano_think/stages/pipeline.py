@@ -4,18 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from nano_think.core.config import Config, flatten, overlay, parse, read_yaml, to_dict
 from nano_think.core.device import ComputeConfig, pick_compile, pick_device, pick_dtype, share_threads
 from nano_think.core.errors import UsageError, nearest
 from nano_think.data.ingest import IngestConfig
 from nano_think.data.tokenizer import TokenizerConfig
-from nano_think.experts import EXPERTS, build_expert
+from nano_think.experts import EXPERTS, build_expert, count_parameters
+from nano_think.models.dense import KIND, match_parameters
 from nano_think.models.embedder import Embedder
 from nano_think.models.think import Router
+from nano_think.stages.calibration import CalibrationConfig, CalibrationJob, CalibrationStage
+from nano_think.stages.dense import Dense, DenseJob
 from nano_think.stages.embedding import Embedding, EmbeddingConfig, EmbeddingJob
 from nano_think.stages.evaluate import Evaluate, EvaluateConfig, EvaluateJob
 from nano_think.stages.ingest import Ingest
@@ -30,8 +34,13 @@ from nano_think.stages.tokens import Tokens, TokensConfig
 from nano_think.training.loop import TrainConfig
 
 # An expert's name is also the name of its stage and of its rows in every table.
-TAKEN = {"ingest", "tokenizer", "tokens", "embedding", "router", "memory", "evaluate", "report", "uniform", "mixture"}
+TAKEN = {
+    "ingest", "tokenizer", "tokens", "embedding", "router", "dense", "calibration", "memory", "evaluate", "report",
+    "uniform", "static", "without_diffuser", "mixture", "oracle",
+}  # fmt: skip
 assert not TAKEN & set(EXPERTS), f"experts cannot be called {sorted(TAKEN & set(EXPERTS))}"
+
+Controls = Literal["none", "dense"]
 
 # One field per registered expert: a new file in experts/ adds its own, and with it its flags and its keys in presets.
 Experts: Any = make_dataclass(
@@ -65,6 +74,11 @@ class PipelineConfig(Config):
     """How each expert is trained: the same for all."""
     router: RouterTrainConfig = RouterTrainConfig()
     """The router and its training."""
+    controls: Controls = "dense"
+    """What is trained to compare with: nothing ("none"), or a transformer of equal parameters and equal training FLOPs,
+    which takes about as long as all experts together ("dense")."""
+    calibration: CalibrationConfig = CalibrationConfig()
+    """What makes figures comparable."""
     memory: MemoryConfig = MemoryConfig()
     """The vector store."""
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -81,15 +95,21 @@ class PipelineConfig(Config):
         self._build_without_numbers()
 
     def _build_without_numbers(self) -> None:
-        """Build every model without memory or numbers: shapes that do not fit each other are found before any work."""
+        """Build every model without memory or numbers: shapes that do not fit each other, and a mixture that no control
+        can be equal to, are found before any work.
+        """
         try:
             with torch.device("meta"):
                 Embedder(self.embedding.model, self.space.width, torch.zeros(self.tokenizer.vocab_size))
-                Router(self.router.model, self.space.width, len(self.members))
+                parts: list[nn.Module] = [Router(self.router.model, self.space.width, len(self.members))]
                 for name in self.members:
-                    build_expert(name, getattr(self.experts, name), self.space.width)
+                    parts.append(build_expert(name, getattr(self.experts, name), self.space.width))
+            if self.controls == "dense":
+                match_parameters(sum(map(count_parameters, parts)), self.space.width, getattr(self.experts, KIND))
         except AssertionError as error:
             raise ValueError(f"shapes that do not fit: {error}") from None
+        except UsageError as error:
+            raise ValueError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -153,10 +173,20 @@ def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
         nodes[kind] = Node(Pretrain(job), ("tokens", "embedding"))
     router = RouterJob(space=space, seed=seed, compute=alone, router=config.router, members=config.members)
     nodes["router"] = Node(RouterStage(router), ("tokenizer", "tokens", "embedding", *config.members))
+    controls: tuple[str, ...] = ()
+    if config.controls == "dense":
+        base = getattr(config.experts, KIND)
+        dense = DenseJob(
+            space=space, seed=seed, compute=alone, members=config.members, base=base, train=config.pretrain
+        )
+        nodes["dense"] = Node(Dense(dense), ("tokens", "embedding", *config.members, "router"))
+        controls = ("dense",)
     memory = MemoryJob(space=space, seed=seed, compute=alone, memory=config.memory)
     nodes["memory"] = Node(Memory(memory), ("tokens", "router"))
+    calibration = CalibrationJob(space=space, seed=seed, compute=alone, calibration=config.calibration)
+    nodes["calibration"] = Node(CalibrationStage(calibration), ("tokens", "router", *controls))
     evaluate = EvaluateJob(space=space, seed=seed, compute=alone, evaluate=config.evaluate)
-    nodes["evaluate"] = Node(Evaluate(evaluate), ("tokens", "router", "memory"))
+    nodes["evaluate"] = Node(Evaluate(evaluate), ("tokens", "router", *controls, "calibration", "memory"))
     report = Report(ReportJob(name=name, config=to_dict(config)))
     nodes["report"] = Node(report, tuple(nodes))
     return nodes

@@ -1,11 +1,12 @@
 """Everything that was made -> one page to look at."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nano_think.core.config import Config
-from nano_think.core.files import read_json, sha256, write_text
+from nano_think.core.files import read_json, sha256, write_json, write_text
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.evaluate import RESULTS, SAMPLES
 from nano_think.stages.stage import Context, Inputs, Stage
@@ -14,7 +15,7 @@ from nano_think.stages.training import read_curve
 if TYPE_CHECKING:
     from nano_think.report import ReportData
 
-PAGE, PICTURES = "report.html", "pictures"
+PAGE, PICTURES, TABLE, ROWS = "report.html", "pictures", "ablation.md", "ablation.json"
 FORM = Path(__file__).parents[1] / "report"
 
 
@@ -27,7 +28,9 @@ class ReportJob(Config):
 
 
 class Report(Stage):
-    """Write report.html, which needs nothing beside itself, and its pictures as PNG."""
+    """Write report.html, which needs nothing beside itself, its pictures as PNG, and the ablation table as Markdown and
+    JSON.
+    """
 
     name = "report"
     config: ReportJob
@@ -39,11 +42,16 @@ class Report(Stage):
     def build(self, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
         # Drawing is slow to import, and a run that has its report already draws nothing.
         from nano_think.report import render, write_pictures
+        from nano_think.report.ablation import ablation, markdown, rows
 
         data = collect(self.config, inputs)
         write_text(out / PAGE, render(data))
         (out / PICTURES).mkdir(exist_ok=True)
         pictures = write_pictures(data, out / PICTURES)
+        shown = ablation(data)
+        if shown:
+            write_text(out / TABLE, markdown(shown) + "\n")
+            write_json(out / ROWS, {"rows": rows(data), "costs": data.costs, "dense": data.dense})
         return {"page": PAGE, "pictures": [picture.name for picture in pictures]}
 
 
@@ -69,6 +77,8 @@ def collect(job: ReportJob, inputs: Inputs) -> "ReportData":
         vocabulary=summaries["tokens"]["vocab_size"],
         curves={name: read_curve(inputs[name]) for name in trained},
         parameters=summaries["router"]["parameters"],
+        costs=_costs(manifests, list(results["experts"])),
+        dense=_dense(summaries.get("dense")),
         results=results | {"routing": {"by_domain": by_domain}},
         samples=read_json(inputs["evaluate"].path / SAMPLES),
         experts=list(results["experts"]),
@@ -78,6 +88,27 @@ def collect(job: ReportJob, inputs: Inputs) -> "ReportData":
         artifacts={name: _reference(artifact) for name, artifact in inputs.items()},
         versions=manifests["evaluate"]["made_by"],
     )
+
+
+def _costs(manifests: Mapping[str, Any], members: Sequence[str]) -> dict[str, Any]:
+    """What each row of the ablation table costs."""
+    from nano_think.report.costs import costs
+
+    summaries = {name: manifest["summary"] for name, manifest in manifests.items()}
+    dense = {"dense": summaries["dense"]["parameters"]} if "dense" in summaries else {}
+    return costs(
+        members,
+        parameters=summaries["router"]["parameters"] | dense,
+        flops={name: summary["flops"] for name, summary in summaries.items() if "flops" in summary},
+        seconds={name: manifest["seconds"] for name, manifest in manifests.items()},
+    )
+
+
+def _dense(summary: Mapping[str, Any] | None) -> dict[str, Any]:
+    if summary is None:
+        return {}
+    kept = {name: summary[name] for name in ("parameters", "flops", "epochs", "shape", "mixture")}
+    return kept | {"tokens": summary["training"]["tokens"]}
 
 
 def _reference(artifact: Artifact) -> dict[str, str]:

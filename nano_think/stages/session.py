@@ -43,12 +43,21 @@ class Session:
 def _figures(results: Mapping) -> Iterator[tuple[str, float]]:
     yield "eval/bits_per_byte", results["bits_per_byte"]
     yield "eval/uniform", results["uniform"]
+    if results.get("dense") is not None:
+        yield "eval/dense", results["dense"]
     for name, value in results["experts"].items():
         yield f"eval/experts/{name}", value
     for domain, part in results["domains"].items():
         yield f"eval/domains/{_metric(domain)}", part["bits_per_byte"]
     for kind, part in (results["memory"] or {}).items():
         yield f"eval/memory/{kind}", part["mixture"]
+    for row in (results.get("ablation") or {}).get("rows", ()):
+        yield f"ablation/plain/{row['scorer']}", row["bits_per_byte"]
+        if row["calibrated"] is not None:
+            yield f"ablation/calibrated/{row['scorer']}", row["calibrated"]
+        for other, compared in row["against"].items():
+            if compared:
+                yield f"ablation/against_{other}/{row['scorer']}", compared["change"]
 
 
 def _metric(domain: str) -> str:

@@ -29,6 +29,7 @@ from nano_think.stages.space import Job
 from nano_think.stages.stage import WORK, Context, Inputs, Stage
 from nano_think.stages.tracking import Tracker
 from nano_think.training.estimate import estimate, format_bytes, refuse_too_large, try_step
+from nano_think.training.flops import count_flops
 from nano_think.training.layers import compile_layers
 from nano_think.training.loop import Gauge, Log, TrainConfig, check_batch, train
 from nano_think.training.machine import free_memory, gemm_rate
@@ -109,6 +110,7 @@ class Trainer:
         held_out = None
         if config.validate_every:
             held_out = open_windows(TokenSet.open(tokens.path, "validation"), window, config.batch, seed)
+        per_token = count_flops(objective, windows, self.accelerator)
         gauge = self._look_ahead(objective, windows, config)
         draws = branch(self.job.seed, branch_name, "draws")
         figures = train(objective, windows, config, self.accelerator, self.work, self.log, draws, held_out, gauge)
@@ -117,7 +119,13 @@ class Trainer:
             raise NothingLeft
         epochs = {"epochs": round(figures["tokens"] / max(1, len(text)), 3)}
         passes = {name: round(count, 3) for name, count in windows.passes(figures["steps"]).items()}
-        return {"training": figures, **epochs, "passes": passes, "compute": self.compute}
+        flops = {"flops": per_token * figures["tokens"]}
+        return {"training": figures, **epochs, **flops, "passes": passes, "compute": self.compute}
+
+    def flops_per_token(self, objective: Objective, tokens: Artifact, split: str, config: TrainConfig) -> float:
+        """What `train` will count per token."""
+        windows = open_windows(TokenSet.open(tokens.path, split), self.job.space.window, config.batch, seed=0)
+        return count_flops(objective, windows, self.accelerator)
 
     def _look_ahead(self, objective: Objective, windows: Batches, config: TrainConfig) -> Gauge:
         """Tell how the training is computed and what it will need, and refuse it if that is not there; what its speed

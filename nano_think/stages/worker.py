@@ -43,6 +43,7 @@ def main(folder: str) -> int:
 
 def _work(out: Path, tracker: Tracker) -> None:
     # Imported late: these need torch and take seconds, in which the parent may die.
+    from nano_think.stages.dense import Dense
     from nano_think.stages.embedding import Embedding
     from nano_think.stages.pretrain import Pretrain
     from nano_think.stages.router import RouterStage
@@ -52,7 +53,7 @@ def _work(out: Path, tracker: Tracker) -> None:
     # Until now a signal ended the process at once: there was nothing to save.
     interrupts.install()
     job = read_json(out / WORK / "job.json")
-    kinds: tuple[type[TrainingStage], ...] = (Embedding, Pretrain, RouterStage)
+    kinds: tuple[type[TrainingStage], ...] = (Embedding, Pretrain, RouterStage, Dense)
     stage = next(kind for kind in kinds if kind.__name__ == job["stage"])
     config = stage.read_config(job["config"])
     inputs = {name: open_artifact(Path(path)) for name, path in job["inputs"].items()}

@@ -53,28 +53,34 @@ def estimate(
     windows: how many a process computes at once. Numbers grow in proportion to the tokens, those of attention with
     their square. Draws random numbers, and leaves nothing in the objective.
     """
-    T, start = len(window_T1) - 1, objective.start_token
-    tokens_BT1 = window_T1[None, : MOST_TOKENS + 1]
-    tokens_BT1 = tokens_BT1.masked_fill(tokens_BT1 == start, 0 if start else 1)
+    tokens_BT1, longer = _beginning(objective, window_T1)
     kept = _Kept(objective)
     with kept.watching():
         try_step(objective, tokens_BT1, accelerator)
-    used = tokens_BT1.shape[1] - 1
-    products, attention = _count_flops(objective, tokens_BT1, accelerator)
     return Estimate(
-        flops_per_token=(products + attention * (T / used)) / used,
+        flops_per_token=flops_per_token(objective, window_T1, accelerator),
         state_bytes=_state_bytes(objective, optim),
-        activation_bytes=round(kept.total(checkpointed) * windows * T / used),
+        activation_bytes=round(kept.total(checkpointed) * windows * longer),
     )
 
 
-def _count_flops(objective: Objective, tokens_BT1: Tensor, accelerator: "Accelerator") -> tuple[int, int]:
-    """Of all products but those of attention, and of attention: a backward pass has two for each of the forward's."""
+def flops_per_token(objective: Objective, window_T1: Tensor, accelerator: "Accelerator") -> float:
+    """The `flops_per_token` of an `Estimate`, by one step over the beginning of the window."""
+    tokens_BT1, longer = _beginning(objective, window_T1)
     counter = FlopCounterMode(display=False)
     with counter, counting_attention() as attention:
         try_step(objective, tokens_BT1, accelerator)
     counts = counter.get_flop_counts()["Global"]
-    return sum(flops for name, flops in counts.items() if "attention" not in str(name)), 3 * sum(attention)
+    products = sum(flops for name, flops in counts.items() if "attention" not in str(name))
+    return (products + longer * sum(attention)) / (tokens_BT1.shape[1] - 1)
+
+
+def _beginning(objective: Objective, window_T1: Tensor) -> tuple[Tensor, float]:
+    """The first tokens of a window as one document, (1, up to 2,049), and how many times longer the window is."""
+    tokens_BT1 = window_T1[None, : MOST_TOKENS + 1]
+    start = objective.start_token
+    one_document_BT1 = tokens_BT1.masked_fill(tokens_BT1 == start, 0 if start else 1)
+    return one_document_BT1, (len(window_T1) - 1) / (tokens_BT1.shape[1] - 1)
 
 
 def try_step(objective: Objective, tokens_BT1: Tensor, accelerator: "Accelerator") -> None:

@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import shutil
 
 import pytest
 
 from nano_think.experts import EXPERTS
 
-KEYS = {"bits_per_byte", "experts", "uniform", "dense", "memory", "domains", "documents", "bytes"}
+KEYS = {"bits_per_byte", "experts", "uniform", "dense", "memory", "calibrated", "domains", "documents", "bytes"}
 VERSE = "And God said, Let there be light: and there was light. Ätsch! 漢字 "
 TEXTS = {"bible": [VERSE * 3, "In the beginning."], "code": ["def main():\n    return 1\n" * 5]}
 
@@ -36,7 +37,9 @@ def test_keys_are_those_of_the_contract(figures):
     """Exactly the agreed keys, in every part."""
     assert figures.keys() == KEYS
     assert figures["experts"].keys() == EXPERTS.keys() == {"transformer", "diffuser", "state_space"}
-    assert figures["dense"] is None
+    assert figures["dense"] > 0 and figures["domains"]["bible"]["dense"] > 0
+    assert figures["calibrated"].keys() == {"bits_per_byte", "experts", "uniform", "dense"}
+    assert figures["calibrated"]["experts"].keys() == figures["experts"].keys()
     assert figures["memory"].keys() == {"scratch", "persistent"}
     for memory in figures["memory"].values():
         assert memory.keys() == {"mixture", "dense", "shuffled"}
@@ -71,8 +74,16 @@ def test_without_memory_the_memory_is_null(nano_run, files, say):
     assert told.json["memory"] is None and told.json.keys() == KEYS
 
 
+def test_model_folder_alone_has_no_control(nano_run, files, say, tmp_path):
+    """The control and the calibrations are other artifacts of the run: without them both are null."""
+    folder = shutil.copytree(nano_run.folder("router"), tmp_path / "router" / "model")
+    told = say("eval", "--model", folder, "--data", *files, "--json")
+    assert told.code == 0, told.err
+    assert told.json["dense"] is None and told.json["calibrated"] is None and told.json.keys() == KEYS
+
+
 def test_table_shows_every_domain_and_scorer(nano_run, files, say):
     """Without --json there is a table."""
     told = say("eval", "--data", *files, "--root", nano_run.root)
     assert told.code == 0, told.err
-    assert all(word in told.out for word in ("bible", "code", "all", "mixture", "memory", "bits per byte"))
+    assert all(word in told.out for word in ("bible", "code", "all", "mixture", "dense", "calibrated", "memory"))

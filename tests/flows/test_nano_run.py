@@ -14,7 +14,8 @@ from nano_think.models.checkpoint import load_mixture
 from nano_think.stages.artifact import open_artifact
 
 FINAL = {"COMPLETED", "CACHED"}
-STAGES = {"ingest", "tokenizer", "tokens", "embedding", *EXPERTS, "router", "memory", "evaluate", "report"}
+TEXT, AFTER = {"ingest", "tokenizer", "tokens", "embedding"}, {"memory", "calibration", "evaluate", "report"}
+STAGES = TEXT | set(EXPERTS) | {"router", "dense"} | AFTER
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_run_is_quiet_about_its_tools(nano_run):
 
 def test_training_tells_its_speed_and_the_time_left(nano_run):
     """Plain lines where there is no terminal: step, loss, tokens per second, time left."""
-    for name in ("embedding", *EXPERTS, "router"):
+    for name in ("embedding", *EXPERTS, "router", "dense"):
         pattern = rf"^{name}: step \d+/\d+  loss \d+\.\d+  [\d,]+ tokens/s  .+ left$"
         assert re.search(pattern, nano_run.told.err, re.MULTILINE), name
 
@@ -150,7 +151,9 @@ def test_mlflow_has_the_report_and_the_tables(mlflow_runs):
     client, runs = mlflow_runs
     parent = parent_of(runs)
     names = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
-    assert {"report.html", "table.parquet", "documents.parquet", "results.json"} <= names
+    assert {"report.html", "table.parquet", "documents.parquet", "results.json", "ablation.md"} <= names
+    assert parent.data.metrics["ablation/calibrated/dense"] > 0
+    assert "ablation/against_dense/mixture" in parent.data.metrics
     table = pd.read_parquet(f"{parent.info.artifact_uri.removeprefix('file://')}/table.parquet")
     assert {"scorer", "domain", "bits_per_byte"} <= set(table.columns) and len(table)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nano_think.report import ReportData
+from nano_think.report.costs import costs
 
 EXPERTS = ["diffuser", "state_space", "transformer"]
 DOMAINS = {"code": 0.92, "encyclopaedia": 1.09, "theology": 0.81}
@@ -42,9 +43,35 @@ def figures(experts: list[str], ease: float, size: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def ablation(experts: list[str], calibrated: dict[str, Any]) -> dict[str, Any]:
+    """The rows of a run with everything, in the order in which an evaluation leaves them."""
+    ours, alone = calibrated["bits_per_byte"], calibrated["experts"]
+    best = min(alone, key=alone.__getitem__)
+    values = {
+        **alone, "uniform": calibrated["uniform"], "static": ours * 1.002, "without_diffuser": ours * 1.001,
+        "mixture": ours, "dense": calibrated["dense"], "oracle": ours * 0.9, "persistent": 2.066,
+        "persistent_shuffled": 2.078, "scratch": 2.031, "scratch_shuffled": 2.079,
+    }  # fmt: skip
+
+    def against(name: str, other: str) -> dict[str, float] | None:
+        change = values[name] / values[other] - 1
+        return {"change": change, "low": change - 0.004, "high": change + 0.004} if name != other else None
+
+    rows = [
+        {"scorer": name, "bits_per_byte": value * 1.01, "calibrated": value,
+         "against": {"best_expert": against(name, best), "dense": against(name, "dense")}}
+        for name, value in values.items()
+    ]  # fmt: skip
+    return {"best_expert": best, "documents": 830, "rows": rows}
+
+
 def results(experts: list[str], domains: dict[str, float]) -> dict[str, Any]:
     parts = {domain: figures(experts, ease, 160_000) for domain, ease in domains.items()}
-    return figures(experts, 0.94, 160_000 * len(domains)) | {
+    whole = figures(experts, 0.94, 160_000 * len(domains))
+    calibrated = {name: whole[name] for name in ("bits_per_byte", "experts", "uniform")} | {"dense": 1.99}
+    return whole | {
+        "calibrated": calibrated,
+        "ablation": ablation(experts, calibrated),
         "memory": {
             "scratch": {"mixture": 2.031, "dense": None, "shuffled": 2.079},
             "persistent": {"mixture": 2.066, "dense": None, "shuffled": 2.078},
@@ -75,7 +102,14 @@ def fake(experts: list[str] = EXPERTS, domains: dict[str, float] = DOMAINS, **ch
     }
     stages = ["ingest", "tokenizer", "tokens", "embedding", *experts, "router", "memory", "evaluate"]
     spent = [3.2, 1.4, 2.2, 21.0, *(128.0 + 31 * k for k in range(len(experts))), 38.0, 4.1, 51.0]
+    sizes = {name: 787_456 + 1024 * k for k, name in enumerate(experts)} | {"router": 4_099, "dense": 2_380_000}
+    seconds = dict(zip(stages, spent, strict=True)) | {"dense": 402.0}
+    flops = {name: 6.1e12 + 1e11 * k for k, name in enumerate(experts)} | {"router": 1.9e12, "dense": 2.05e13}
+    matched = {"parameters": 2_369_539, "flops": 2.05e13}
     given: dict[str, Any] = {
+        "costs": costs(experts, sizes, flops, seconds),
+        "dense": {"parameters": 2_380_000, "flops": 2.05e13, "tokens": 1_280_000, "epochs": 0.73, "mixture": matched,
+                  "shape": {"n_layers": 7, "n_heads": 2, "inner": 608}},
         "preset": "micro", "created": "2026-03-14T09:26:53+00:00", "seconds": sum(spent), "experts": experts,
         "sources": [
             {"name": "python_stdlib", "domain": "code", "licence": "PSF-2.0", "documents": 1402, "bytes": 3_000_000,

@@ -16,7 +16,7 @@ NAMES = ["diffuser", "state_space", "transformer"]
 
 def test_pictures_are_written_and_repeat(make, tmp_path):
     first, second = (write_pictures(make(), tmp_path / name) for name in ("one", "two"))
-    assert [path.name for path in first] == ["loss_curves.png", "bits_per_byte.png", "routing.png", "lengths.png"]
+    assert [path.name for path in first] == [f"{name}.png" for name in PICTURES]
     for one, two in zip(first, second, strict=True):
         data = one.read_bytes()
         assert data.startswith(b"\x89PNG") and len(data) > 5000

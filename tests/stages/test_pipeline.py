@@ -60,11 +60,13 @@ def test_threads_are_settled_and_shared(monkeypatch):
 
 
 def test_experts_keys_do_not_depend_on_each_others_settings():
-    """Another width inside one expert trains that one again, and no other."""
+    """Another width inside one expert trains that one again, and no other; the dense control grows from the
+    transformer's shape.
+    """
     plain = plan(load("nano"))
     other = plan(load("nano", {"experts": {"transformer": {"inner": 96}}}))
     changed = {name for name in plain if to_dict(plain[name].stage.config) != to_dict(other[name].stage.config)}
-    assert changed == {"transformer", "report"}
+    assert changed == {"transformer", "dense", "report"}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,12 @@ def test_experts_keys_do_not_depend_on_each_others_settings():
         ({"seed": "many"}, "seed: wanted a valid integer, got 'many'"),
         ({"space": 3}, "space: wanted"),
         ({"pretrain": {"tokens": 0}}, "tokens: wanted at least 1, got 0"),
+        ({"controls": "some"}, "controls: wanted 'none' or 'dense', got 'some'"),
+        ({"calibration": {"fit_tokens": 0}}, "fit_tokens: wanted at least 1, got 0"),
+        (
+            {"space": {"width": 384}, "members": ["state_space"], "experts": {"state_space": {"n_layers": 1}}},
+            "no transformer of width 384 has within 2% of the mixture's",
+        ),
         ({"compute": {"device": "cudda"}}, "compute.device: wanted 'auto', 'cpu'"),
     ],
     ids=lambda value: str(value)[:40],

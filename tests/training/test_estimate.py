@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nano_think.core.errors import UsageError
 from nano_think.experts import build_expert
+from nano_think.nn.attention import attend_where, counting_attention
 from nano_think.training import estimate as estimate_module
 from nano_think.training import layers, machine
 from nano_think.training.estimate import Estimate, estimate, format_bytes, refuse_too_large, try_step
@@ -36,6 +37,19 @@ def test_flops_of_a_transformer_are_those_of_the_formula(accelerator: Accelerato
     matrices = sum(m.weight.numel() for m in objective.modules() if isinstance(m, nn.Linear))
     attention = 2 * (12 * WIDTH * (T + 1) / 2)
     assert look(objective, accelerator).flops_per_token == 6 * matrices + 4 * WIDTH * VOCABULARY + attention
+
+
+def test_attention_that_is_not_differentiated_has_no_backward_pass():
+    q_BNTH = torch.randn(1, 2, 4, 8)
+    mask_BNTS = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
+    with counting_attention() as counts:
+        attend = attend_where(mask_BNTS)
+        attend(q_BNTH, q_BNTH, q_BNTH)
+        attend(q_BNTH.requires_grad_(), q_BNTH, q_BNTH)
+        with torch.no_grad():
+            attend(q_BNTH, q_BNTH, q_BNTH)
+    forward = 2 * (8 + 8) * 2 * 10
+    assert counts == [forward, 3 * forward, forward]
 
 
 def test_long_windows_are_reckoned_from_short_ones(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch):

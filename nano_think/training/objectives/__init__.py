@@ -3,6 +3,8 @@
 B batch, T tokens
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,10 @@ class Objective(nn.Module):
     def count_predicted(self, tokens_BT1: Tensor) -> Tensor:
         """How many tokens the means are over, which is what a part of a batch weighs: a start token is no target."""
         return (tokens_BT1[:, 1:] != self.start_token).sum()
+
+    def cases(self) -> Iterator[float]:
+        """As `Expert.cases`, of what this objective computes."""
+        yield 1.0
 
     def validation_loss(self, tokens_BT1: Tensor) -> Tensor:
         """What a validation compares, in evaluation mode: the mean next-token loss in nats, drawing nothing."""

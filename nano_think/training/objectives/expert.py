@@ -1,5 +1,7 @@
 """What the training of an expert minimises."""
 
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from nano_think.experts import Expert, masked_mean
@@ -17,6 +19,9 @@ class ExpertObjective(Objective):
 
     def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
         return self.expert.losses(tokens_BT1, self.start_token, self.head)
+
+    def cases(self) -> Iterator[float]:
+        return self.expert.cases()
 
     def validation_loss(self, tokens_BT1: Tensor) -> Tensor:
         """Of the hidden states that the mixture fuses, whatever else the expert is trained on."""
