@@ -95,12 +95,13 @@ def _note():
 
 
 def _show(figures: dict[str, Any]) -> None:
-    table = Table(title="bits per byte (lower is better)")
+    # Without lines eight columns fit into 80 letters.
+    table = Table(title="bits per byte (lower is better)", box=None, padding=(0, 1, 0, 0))
     dense = ["dense"] if figures["dense"] is not None else []
     names = [*figures["experts"], "uniform", "mixture", *dense]
     table.add_column("domain")
     for name in [*names, "bytes"]:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("_", " "), justify="right")
     rows = [*figures["domains"].items(), ("all", figures)]
     if figures["calibrated"]:
         rows.append(("calibrated", figures["calibrated"] | {"bytes": figures["bytes"]}))

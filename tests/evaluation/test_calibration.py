@@ -52,6 +52,15 @@ def test_a_calibrated_model_is_never_worse_where_it_was_fitted():
     assert found.nll(head, hidden_ND[None], target_N[None]).mean() < head.nll(hidden_ND[None], target_N[None]).mean()
 
 
+def test_both_numbers_are_applied():
+    """The plain twin: all logits at once."""
+    head, hidden_ND, target_N = tiny_head(), states(50), torch.randint(VOCABULARY, (50,))
+    logits_NV = 0.7 * (head.logits(hidden_ND) - head.bias) + 1.3 * head.bias
+    plain_N = torch.nn.functional.cross_entropy(logits_NV, target_N, reduction="none")
+    found_BT = Calibration(scale=0.7, bias=1.3).nll(head, hidden_ND[None], target_N[None])
+    torch.testing.assert_close(found_BT[0], plain_N, rtol=1e-4, atol=1e-5)
+
+
 def test_one_and_one_change_no_bit():
     head, hidden_ND, target_N = tiny_head(), states(50), torch.randint(VOCABULARY, (50,))
     plain = head.nll(hidden_ND[None], target_N[None])

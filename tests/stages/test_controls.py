@@ -149,6 +149,6 @@ def test_dense_goes_on_after_an_interruption_and_ends_the_same(nano_run, command
     assert process.returncode == 130
     done = commands(*NANO, "--root", root)
     assert done.returncode == 0, done.stderr
-    assert "dense: resumed" in done.stderr and "router: up to date" in done.stderr
+    assert "dense: goes on from step" in done.stderr and "router: up to date" in done.stderr
     (made,) = (root / "dense").glob("*/dense.safetensors")
     assert made.read_bytes() == (nano_run.folder("dense") / made.name).read_bytes()
