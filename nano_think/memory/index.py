@@ -64,7 +64,7 @@ class Index:
         return index
 
     def _trained(self, keys_SD: np.ndarray) -> Any:
-        lists = max(1, int(LISTS_PER_ROOT * len(keys_SD) ** 0.5))
+        lists = max(1, min(int(LISTS_PER_ROOT * len(keys_SD) ** 0.5), len(keys_SD) // 2))
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(self.width), self.width, lists, faiss.METRIC_INNER_PRODUCT)
         # Small stores have fewer keys than FAISS asks for, which it would say on standard error.
         index.cp.min_points_per_centroid = 1

@@ -65,14 +65,16 @@ class VectorStore:
 
     def values_of(self, entry_Qk: np.ndarray) -> np.ndarray:
         """The values of entries by number, -1 where there is none."""
-        return self._column(self.entries.value, entry_Qk, -1)
+        return self.pick(self.entries.value, entry_Qk)
 
     def weights_of(self, entry_Qk: np.ndarray) -> np.ndarray:
         """How many entries each stands for, by number, 0 where there is none."""
-        return self._column(self.entries.weight, entry_Qk, 0)
+        return self.pick(self.entries.weight, entry_Qk, 0)
 
-    def _column(self, column_S: np.ndarray, entry_Qk: np.ndarray, none: int) -> np.ndarray:
-        if not len(self):
+    @staticmethod
+    def pick(column_S: np.ndarray, entry_Qk: np.ndarray, none: int = -1) -> np.ndarray:
+        """The values of a column, (S), by number, `none` where there is none, (Q, k)."""
+        if not len(column_S):
             return np.full(entry_Qk.shape, none, dtype=column_S.dtype)
         return np.where(entry_Qk < 0, column_S.dtype.type(none), column_S[entry_Qk])
 
