@@ -27,6 +27,21 @@ class Owner:
     width: int
 
 
+def read_owner(folder: Path) -> Owner:
+    """Whose memory lies in a folder."""
+    with (folder / LOG).open("rb") as file:
+        head, _ = _read_head(file, folder / LOG)
+    return Owner(model=head.model, tokenizer=head.tokenizer, width=head.width)
+
+
+def _read_head(file: BinaryIO, path: Path) -> tuple[Head, int]:
+    """The first record, and where it ends."""
+    end, payload = next(read_records(file, path), (0, b""))
+    if not end:
+        raise ArtifactError(f"{path}: cut off in its first record; remove the file")
+    return Head.unpack(payload, path), end
+
+
 class Journal:
     """The turns in `folder`, all of one owner. Read to its end first (`read`), then on (`read_on`) or, by one process
     that holds the folder's lock, written.
@@ -58,10 +73,7 @@ class Journal:
             return iter(list(self._read_turns(file))) if same else None
 
     def _read_head(self, file: BinaryIO) -> tuple[Head, int]:
-        end, payload = next(read_records(file, self.path), (0, b""))
-        if not end:
-            raise ArtifactError(f"{self.path}: cut off in its first record; remove the file")
-        head = Head.unpack(payload, self.path)
+        head, end = _read_head(file, self.path)
         for name, wanted in dataclasses.asdict(self.owner).items():
             got = getattr(head, name)
             if got != wanted:
@@ -87,6 +99,11 @@ class Journal:
         number = self.head.documents
         self.head = dataclasses.replace(self.head, documents=number + 1)
         return number
+
+    def create(self, turns: Iterable[Turn], like: Head) -> None:
+        """For the writer: a file of these turns, with the clock and the documents of another."""
+        head = dataclasses.replace(self._new_head(), clock=like.clock, documents=like.documents)
+        self._publish(head, turns)
 
     def prepare(self) -> None:
         """For the writer, before it reads: a file where there is none, nothing left of a rewriting that was killed."""
