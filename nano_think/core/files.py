@@ -86,8 +86,7 @@ def lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
     note = path.with_suffix(".holder")
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Of the process, not of the thread: what one thread has locked, another may release.
-        held = filelock.FileLock(path, thread_local=False)
+        held = filelock.FileLock(path)
         try:
             held.acquire(timeout=wait)
         except filelock.Timeout:

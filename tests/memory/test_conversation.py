@@ -225,3 +225,36 @@ def flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 0xFF
     path.write_bytes(data)
+
+
+def test_a_snapshot_of_a_log_that_is_gone_is_not_believed(trained: Path):
+    """Put back after an erasure, it is whole and of as many entries, and still another log's."""
+    (folder,) = (trained / "memory").glob("*/alice")
+    old = {name: (folder / name).read_bytes() for name in (snapshot.LISTS, snapshot.ABOUT)}
+    with open_memory(trained) as memory:
+        memory.forget([3])
+        remember(memory, 40)
+    for name, content in old.items():
+        (folder / name).write_bytes(content)
+    generation = open_memory(trained, write=False)._journal.head.generation
+    assert snapshot.load_snapshot(folder, generation, 90, WIDTH) is None
+
+
+def test_a_flipped_number_of_a_snapshot_is_noticed(trained: Path):
+    """In a centre, where any number would do."""
+    (folder,) = (trained / "memory").glob("*/alice")
+    generation = open_memory(trained, write=False)._journal.head.generation
+    assert snapshot.load_snapshot(folder, generation, 90, WIDTH)
+    content = (folder / snapshot.LISTS).read_bytes()
+    flip(folder / snapshot.LISTS, 8 + int.from_bytes(content[:8], "little") + 1)
+    assert snapshot.load_snapshot(folder, generation, 90, WIDTH) is None
+
+
+def test_what_a_killed_rewriting_left_is_swept(tmp_path: Path):
+    with open_memory(tmp_path) as memory:
+        remember(memory, 0)
+    left = memory.folder / ".entries.log.1-1.tmp"
+    left.write_bytes(b"half of a log")
+    assert len(open_memory(tmp_path, write=False)) == 3 and left.exists()
+    with open_memory(tmp_path) as memory:
+        assert len(memory) == 3 and not left.exists()
