@@ -11,6 +11,7 @@ from nano_think.evaluation.reading import Document, Reading, read
 from nano_think.experts import EXPERTS, diffuser, transformer
 from nano_think.experts.diffuser import Diffuser, Noise
 from nano_think.heads.language import LanguageHead
+from nano_think.memory.entries import Entries
 from nano_think.memory.read import Gate, Neighbours, mixed_nll
 from nano_think.memory.store import VectorStore
 from nano_think.models import embedder as embedder_module
@@ -118,7 +119,7 @@ def run_scratch() -> Run:
 
 def run_persistent() -> Run:
     keys = torch.nn.functional.normalize(torch.randn(40, WIDTH), dim=1).numpy()
-    store = VectorStore(keys, torch.randint(0, VOCABULARY, (40,)).numpy())
+    store = VectorStore(Entries.of(keys, torch.randint(0, VOCABULARY, (40,)).numpy()))
     return run_memory(lambda reading: memories.search(store, reading))
 
 

@@ -24,6 +24,7 @@ VERBS = {
         "write on from a prompt, with the experts' weights beside each token", "nano_think.cli.generate:main"
     ),
     "data": Verb("what the text is: stats, preview, check", "nano_think.cli.data:main"),
+    "memory": Verb("what conversations have left: stats, search, forget, sleep, export", "nano_think.cli.memory:main"),
     "eval": Verb("bits per byte of JSON lines files, by domain and expert", "nano_think.cli.evaluate:main"),
 }
 

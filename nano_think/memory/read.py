@@ -27,20 +27,33 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbours:
-    """Similarities (T, k), -inf where there is no neighbour, and the neighbours' values (T, k), -1 there."""
+    """Similarities (T, k), -inf where there is no neighbour, and the neighbours' values (T, k), -1 there.
+
+    `weight` (T, k): how many entries each neighbour stands for, after near-duplicates were merged; 1 each unless given.
+    """
 
     similarity: Tensor
     value: Tensor
+    weight: Tensor | None = None
+
+    def share(self, sharpness: float) -> Tensor:
+        """What each neighbour counts, w_j exp(tau <q, k_j>) over the sum of these, (T, k); 0 where none is."""
+        score_Tk = self.similarity * sharpness
+        if self.weight is not None:
+            score_Tk = torch.where(self.value >= 0, score_Tk + self.weight.log(), score_Tk)
+        return torch.softmax(score_Tk, dim=-1).nan_to_num(0.0)
 
     def probability(self, target_T: Tensor, sharpness: float) -> Tensor:
         """p_memory of each target, (T); 0 where nothing was found."""
-        weight_Tk = torch.softmax(self.similarity * sharpness, dim=-1).nan_to_num(0.0)
-        return (weight_Tk * (self.value == target_T[:, None])).sum(-1)
+        return (self.share(sharpness) * (self.value == target_T[:, None])).sum(-1)
 
     @classmethod
     def join(cls, parts: Sequence["Neighbours"]) -> "Neighbours":
-        """The rows of all parts, in order."""
-        return cls(similarity=torch.cat([p.similarity for p in parts]), value=torch.cat([p.value for p in parts]))
+        """The rows of all parts, in order; neighbours of parts without weights count 1."""
+        weights = [torch.ones_like(p.similarity) if p.weight is None else p.weight for p in parts]
+        plain = all(p.weight is None for p in parts)
+        similarity, value = torch.cat([p.similarity for p in parts]), torch.cat([p.value for p in parts])
+        return cls(similarity=similarity, value=value, weight=None if plain else torch.cat(weights))
 
     @property
     def found(self) -> Tensor:
@@ -64,7 +77,7 @@ def mix_distribution(p_V: Tensor, neighbours: Neighbours, gate: Gate) -> Tensor:
     """One token's distribution, (V), with the memory mixed in; `neighbours` holds one row."""
     if not gate.share or not neighbours.found[0]:
         return p_V
-    weight_k = torch.softmax(neighbours.similarity[0] * gate.sharpness, dim=-1)
+    weight_k = neighbours.share(gate.sharpness)[0]
     known_k = neighbours.value[0] >= 0
     return ((1 - gate.share) * p_V).index_add(0, neighbours.value[0][known_k], gate.share * weight_k[known_k])
 

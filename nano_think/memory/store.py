@@ -3,89 +3,104 @@
 S entries, Q queries, D model width, k neighbours
 """
 
+import dataclasses
 from pathlib import Path
 
-import faiss
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from nano_think.core.errors import ArtifactError
 from nano_think.core.files import sync
+from nano_think.memory.entries import Entries, Growing
+from nano_think.memory.index import Index, IndexKind, Lists
 from nano_think.nn.weights import writing
-
-FLAT_UP_TO = 65_536
-PROBES = 8
 
 
 class VectorStore:
-    """Keys (S, D) of length 1 with one value each, searched by inner product with FAISS.
+    """Entries of one model, searched by inner product, each seen only by what is younger.
 
-    Exact (`IndexFlatIP`) up to 65,536 entries, inverted lists (`IndexIVFFlat`) beyond. On the disk there are only the
-    arrays: the index is made again when they are loaded, so no index file is ever trusted.
+    `model` is the digest of the model whose hidden states the keys are. On the disk there are only the entries: the
+    index is made again when they are loaded, so no index file is ever trusted.
     """
 
-    def __init__(self, keys_SD: np.ndarray, values_S: np.ndarray):
-        assert keys_SD.ndim == 2 and len(keys_SD) == len(values_S), f"{keys_SD.shape} keys, {values_S.shape} values"
-        self.keys = np.ascontiguousarray(keys_SD, dtype=np.float32)
-        self.values = np.ascontiguousarray(values_S, dtype=np.int64)
-        if not np.isfinite(self.keys).all():
-            raise ArtifactError("memory keys hold numbers that are not finite; train the model again")
-        self.index = self._build()
+    def __init__(self, entries: Entries, model: str = "", *, kind: IndexKind | None = None, lists: Lists | None = None):
+        self._columns, self.model, self.kind = Growing(entries.checked()), model, kind
+        self.index = Index(entries.key, kind, lists)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.index)
 
-    def _build(self) -> faiss.Index:
-        width = self.keys.shape[1]
-        index: faiss.IndexFlatIP | faiss.IndexIVFFlat
-        if len(self) <= FLAT_UP_TO:
-            index = faiss.IndexFlatIP(width)
+    @property
+    def entries(self) -> Entries:
+        """All entries, the oldest first."""
+        return self._columns.entries
+
+    def add(self, entries: Entries) -> None:
+        """Append entries that are younger than all there are."""
+        assert not len(self) or not len(entries) or self.entries.time[-1] < entries.time[0], "older than the newest"
+        self._columns.append(entries.checked())
+        if self.index.fits(len(entries)):
+            self.index.add(entries.key)
         else:
-            lists = int(4 * len(self) ** 0.5)
-            index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
-            index.nprobe = PROBES
-            index.train(self.keys[:: max(1, len(self) // (40 * lists))])
-        index.add(self.keys)
-        return index
+            self.index = Index(self.entries.key, self.kind)
 
-    def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest entries of each query: similarities (Q, k) and values (Q, k).
+    def search(
+        self, queries_QD: np.ndarray, k: int, before_Q: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest entries of each query: similarities (Q, k) and values (Q, k); as `find` otherwise.
 
         Where fewer are found, the similarity is -inf and the value -1 (never the last entry's).
         """
-        similarity_Qk, entry_Qk = self.find(queries_QD, k)
+        similarity_Qk, entry_Qk = self.find(queries_QD, k, before_Q)
         return similarity_Qk, self.values_of(entry_Qk)
 
-    def find(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest entries of each query: similarities (Q, k) and numbers of entries (Q, k), -1 for none."""
-        if not len(self):
-            empty = np.full((len(queries_QD), k), -np.inf, dtype=np.float32)
-            return empty, np.full(empty.shape, -1, dtype=np.int64)
-        similarity_Qk, entry_Qk = self.index.search(np.ascontiguousarray(queries_QD, dtype=np.float32), k)
-        return np.where(entry_Qk < 0, -np.inf, similarity_Qk).astype(np.float32), entry_Qk
+    def find(self, queries_QD: np.ndarray, k: int, before_Q: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest entries of each query: similarities (Q, k) and numbers of entries (Q, k), -1 for none.
+
+        Query q is shown only entries with time < `before_Q`[q]; without it, all of them.
+        """
+        older_Q = None if before_Q is None else np.searchsorted(self.entries.time, before_Q, side="left")
+        return self.index.search(queries_QD, k, older_Q)
 
     def values_of(self, entry_Qk: np.ndarray) -> np.ndarray:
         """The values of entries by number, -1 where there is none."""
-        if not len(self):
-            return np.full(entry_Qk.shape, -1, dtype=np.int64)
-        return np.where(entry_Qk < 0, -1, self.values[entry_Qk])
+        return self.pick(self.entries.value, entry_Qk)
+
+    def weights_of(self, entry_Qk: np.ndarray) -> np.ndarray:
+        """How many entries each stands for, by number, 0 where there is none."""
+        return self.pick(self.entries.weight, entry_Qk, 0)
+
+    @staticmethod
+    def pick(column_S: np.ndarray, entry_Qk: np.ndarray, none: int = -1) -> np.ndarray:
+        """The values of a column, (S), by number, `none` where there is none, (Q, k)."""
+        if not len(column_S):
+            return np.full(entry_Qk.shape, none, dtype=column_S.dtype)
+        return np.where(entry_Qk < 0, column_S.dtype.type(none), column_S[entry_Qk])
 
     def shuffled(self, seed: int) -> "VectorStore":
         """The same keys with their values dealt out anew: the control that shows whether values matter."""
-        return VectorStore(self.keys, np.random.default_rng(seed).permutation(self.values))
+        values_S = np.random.default_rng(seed).permutation(self.entries.value)
+        entries = dataclasses.replace(self.entries, value=values_S)
+        return VectorStore(entries, self.model, kind=self.kind, lists=self.index.lists())
 
     def save(self, path: Path) -> None:
         with writing(path):
-            save_file({"keys": self.keys, "values": self.values}, path)
+            columns = {field.name: getattr(self.entries, field.name) for field in dataclasses.fields(Entries)}
+            save_file(columns, path, metadata={"model": self.model})
             sync(path)
 
     @classmethod
-    def load(cls, path: Path) -> "VectorStore":
+    def load(cls, path: Path, model: str = "") -> "VectorStore":
+        """The store in a file; `ArtifactError` when it is missing, damaged or not of `model`, if given."""
         try:
-            arrays = load_file(path)
-            return cls(arrays["keys"], arrays["values"])
+            with safe_open(path, framework="numpy") as file:
+                found = (file.metadata() or {}).get("model", "")
+                columns = {field.name: file.get_tensor(field.name) for field in dataclasses.fields(Entries)}
         except FileNotFoundError:
             raise ArtifactError(f"{path}: missing; run the pipeline again to make it") from None
         except (SafetensorError, KeyError, OSError) as error:
             raise ArtifactError(f"{path}: damaged ({error}); remove it and run again") from None
+        if model and found != model:
+            raise ArtifactError(f"{path}: a memory of model {found[:12]}, wanted {model[:12]}; run the pipeline again")
+        return cls(Entries(**columns), found)

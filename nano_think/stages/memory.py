@@ -1,11 +1,12 @@
 """The mixture and the routing split -> its persistent memory, and how much a memory should count."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from nano_think.core.config import Config
 from nano_think.core.device import pick_device, set_up
@@ -15,6 +16,7 @@ from nano_think.data.tokens import TokenSet
 from nano_think.evaluation.documents import split_documents
 from nano_think.evaluation.memories import Memories, fit_memories
 from nano_think.evaluation.reading import Reading, read
+from nano_think.memory.entries import Entries
 from nano_think.memory.read import Gate, to_key
 from nano_think.memory.store import VectorStore
 from nano_think.models.checkpoint import load_mixture
@@ -56,8 +58,7 @@ class Memory(Stage):
         job, tokens = self.config, inputs["tokens"].path
         model = load_on_device(inputs["router"], job)
         written = self._read(model, TokenSet.open(tokens, "router"), job.memory.max_entries)
-        keys = [to_key(reading.hidden) for reading in written]
-        store = VectorStore(torch.cat(keys).numpy(), torch.cat([reading.target for reading in written]).numpy())
+        store = VectorStore(to_entries(written), inputs["router"].digest)
         store.save(out / STORE)
         fitted = self._read(model, TokenSet.open(tokens, "validation"), job.memory.fit_tokens)
         memories = fit_memories(store, fitted)
@@ -72,6 +73,19 @@ class Memory(Stage):
         return readings
 
 
+def to_entries(readings: Sequence[Reading]) -> Entries:
+    """An entry for every token of the readings that another follows, in the order of reading."""
+    documents = [document for reading in readings for document in reading.documents]
+    lengths = [len(document.tokens) - 1 for document in documents]
+    return Entries.of(
+        np.concatenate([to_key(reading.hidden).numpy() for reading in readings]),
+        np.concatenate([reading.target.numpy() for reading in readings]),
+        token=np.concatenate([document.tokens[:-1] for document in documents]),
+        document=np.repeat(np.arange(len(documents)), lengths),
+        position=np.concatenate([np.arange(length) for length in lengths]),
+    )
+
+
 def load_on_device(artifact: Artifact, job: Job) -> NanoThink:
     """The mixture of a router artifact, in evaluation mode on the device that the job asks for."""
     device = pick_device(job.compute.device)
@@ -80,7 +94,7 @@ def load_on_device(artifact: Artifact, job: Job) -> NanoThink:
 
 
 def load_memories(artifact: Artifact) -> Memories:
-    """The store and the gates of a memory artifact."""
+    """The store and the gates of a memory artifact; `ArtifactError` if it was not built by the model that it names."""
     gates = read_json(artifact.path / GATES)
-    store = VectorStore.load(artifact.path / STORE)
+    store = VectorStore.load(artifact.path / STORE, artifact.manifest["inputs"]["router"]["digest"])
     return Memories(store=store, persistent=Gate(**gates["persistent"]), scratch=Gate(**gates["scratch"]))

@@ -12,6 +12,7 @@ from nano_think.evaluation.bits_per_byte import bits_per_byte, score, summarise
 from nano_think.evaluation.memories import Memories, fit_memories, search, search_documents
 from nano_think.evaluation.reading import Document, Reading, read
 from nano_think.experts import EXPERTS
+from nano_think.memory.entries import Entries
 from nano_think.memory.read import Gate
 from nano_think.memory.store import VectorStore
 from nano_think.models.think import NanoThink
@@ -141,13 +142,13 @@ def test_no_documents_are_an_input_error():
 def make_memories(share: float) -> Memories:
     keys = torch.nn.functional.normalize(torch.randn(60, WIDTH), dim=1).numpy()
     gate = Gate(share=share, sharpness=10.0)
-    return Memories(store=VectorStore(keys, np.arange(60) % VOCABULARY), persistent=gate, scratch=gate)
+    return Memories(store=VectorStore(Entries.of(keys, np.arange(60) % VOCABULARY)), persistent=gate, scratch=gate)
 
 
 def test_memories_that_are_off_or_empty_change_no_bit():
     model, documents = tiny_mixture(), make_documents()
     frame = score(model, documents, 16, make_memories(0.0))
-    empty = VectorStore(np.zeros((0, WIDTH), np.float32), np.zeros(0))
+    empty = VectorStore(Entries.none(WIDTH))
     other = score(model, documents, 16, Memories(store=empty, persistent=Gate(share=0.5)))
     for one in (frame, other):
         assert all((one[name] == one["mixture"]).all() for name in ("persistent", "persistent_shuffled"))

@@ -117,3 +117,27 @@ def test_keys_are_of_length_one_in_fp32():
     key = to_key(torch.randn(4, 8).bfloat16() * 100)
     assert key.dtype == torch.float32
     torch.testing.assert_close(key.norm(dim=1), torch.ones(4))
+
+
+def test_a_weight_is_as_many_copies():
+    """An entry that stands for three counts as three did; without weights not a bit changes."""
+    found = Neighbours(
+        similarity=torch.tensor([[0.9, 0.2, NONE]]),
+        value=torch.tensor([[4, 7, -1]]),
+        weight=torch.tensor([[3.0, 1.0, 0.0]]),
+    )
+    copies = neighbours([(0.9, 4), (0.9, 4), (0.9, 4), (0.2, 7)])
+    for token in (4, 7, 5):
+        target = torch.tensor([token])
+        assert found.probability(target, 5.0).item() == pytest.approx(copies.probability(target, 5.0).item())
+    mixed, wanted = (mix_distribution(torch.ones(9) / 9, one, Gate(share=0.5)) for one in (found, copies))
+    torch.testing.assert_close(mixed, wanted)
+
+
+def test_joined_parts_keep_their_weights():
+    plain, weighed = (
+        neighbours([(0.9, 4)]),
+        Neighbours(similarity=torch.tensor([[0.5]]), value=torch.tensor([[3]]), weight=torch.tensor([[2.0]])),
+    )
+    assert Neighbours.join([plain, plain]).weight is None
+    assert Neighbours.join([plain, weighed]).weight.tolist() == [[1.0], [2.0]]

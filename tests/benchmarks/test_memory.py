@@ -1,0 +1,26 @@
+"""The benchmark of the memory runs and says what it promises; its figures are nobody's verdict."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_memory_benchmark_measures_every_index(tmp_path: Path) -> None:
+    """At toy sizes: every kind is searched, and a memory is written and opened."""
+    command = [sys.executable, "benchmarks/memory.py", "--sizes", "600", "1200", "--width", "16", "--queries", "20"]
+    command += ["--rounds", "1", "--preset", "nano", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["sizes"].keys() == {"600", "1200"} and found["decode_ms"] > 0
+    for kinds in found["sizes"].values():
+        assert kinds.keys() == {"flat", "ivf", "hnsw"} and kinds["flat"]["recall"] == kinds["flat"]["speedup"] == 1
+        assert all(one["qps"] > 0 < one["qps_batch"] and one["retrieval_share"] > 0 for one in kinds.values())
+        assert kinds["ivf"]["recall"] > 0.9 and kinds["hnsw"]["recall"] > 0.9
+    assert found["log"]["entries"] == 1200 and found["log"]["append_rate"].keys() == {"512", "32"}
+    assert not list(tmp_path.glob("nano_think*"))

@@ -1,0 +1,176 @@
+"""The log: what was acknowledged is there after a kill, and damage is never taken for one."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nano_think.core.errors import ArtifactError, StorageError
+from nano_think.memory import log as log_module
+from nano_think.memory.turn import Head, Turn
+from tests.memory.conversations import keys, open_memory, remember, tokens_of
+
+WRITER = Path(__file__).with_name("killed.py")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """The log of three turns, the last of which begins at byte `begins(log)`."""
+    with open_memory(tmp_path) as memory:
+        for n in range(3):
+            remember(memory, n)
+    return memory.folder / "entries.log"
+
+
+def ends(log: Path) -> list[int]:
+    """Where each record ends."""
+    with log.open("rb") as file:
+        return [end for end, _ in log_module.read_records(file, log)]
+
+
+def test_a_torn_tail_is_cut_off_and_told(log: Path, tmp_path: Path):
+    """At every byte of the last record; a reader leaves it as it is, for it may be under way."""
+    whole = log.read_bytes()
+    *_, begin, end = ends(log)
+    assert end == len(whole)
+    for cut in range(begin, end):
+        log.write_bytes(whole[:cut])
+        assert len(open_memory(tmp_path, write=False)) == 6 and log.stat().st_size == cut
+        with open_memory(tmp_path) as memory:
+            assert tokens_of(memory) == [0, 1, 2, 1000, 1001, 1002]
+            told = [f"{log}: {cut - begin} bytes of a record that was never finished were cut off"]
+            assert memory.told == (told if cut > begin else [])
+            assert log.stat().st_size == begin
+    with open_memory(tmp_path) as memory:
+        remember(memory, 2)
+    assert len(open_memory(tmp_path, write=False)) == 9
+
+
+def test_zeros_where_a_record_should_be_are_a_torn_tail(log: Path, tmp_path: Path):
+    """What a power cut leaves: the file is as long as it should be, the end of it never reached the disk."""
+    whole = log.read_bytes()
+    *_, begin, end = ends(log)
+    for written in range(begin, end):
+        log.write_bytes(whole[:written] + bytes(end - written))
+        assert len(open_memory(tmp_path, write=False)) == 6, written
+    log.write_bytes(whole + bytes(4096))
+    assert len(open_memory(tmp_path, write=False)) == 9
+
+
+def test_a_flipped_byte_is_damage_and_no_torn_tail(log: Path, tmp_path: Path):
+    """At every byte: the record is named, nothing is cut off, and nothing is read as if it were right."""
+    whole, starts = log.read_bytes(), [0, *ends(log)]
+    for at in range(len(whole)):
+        log.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        begin = max(start for start in starts if start <= at)
+        with pytest.raises(ArtifactError, match=f"entries.log: the record at byte {begin} is damaged; .*forget"):
+            open_memory(tmp_path)
+        assert log.stat().st_size == len(whole)
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_of_a_length_is_damage(bit: int, log: Path, tmp_path: Path):
+    """A record that seems to reach beyond the end of the file would else be taken for a torn one."""
+    whole, begin = bytearray(log.read_bytes()), ends(log)[0]
+    for at in range(begin, begin + 4):
+        spoilt = whole.copy()
+        spoilt[at] ^= 1 << bit
+        log.write_bytes(spoilt)
+        with pytest.raises(ArtifactError, match=f"byte {begin} is damaged"):
+            open_memory(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0, 5, 40])
+def test_a_log_without_its_first_record_is_refused(cut: int, log: Path, tmp_path: Path):
+    log.write_bytes(log.read_bytes()[:cut])
+    with pytest.raises(ArtifactError, match="cut off in its first record; remove the file"):
+        open_memory(tmp_path)
+
+
+def test_a_full_disk_takes_back_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The turn is refused, what was there stays, and when there is room again the next one follows it."""
+    write = os.write
+
+    def refuse(file: int, data) -> int:
+        if len(data) < 100:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data[: len(data) - 60])
+
+    with open_memory(tmp_path) as memory:
+        remember(memory, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", refuse)
+            with pytest.raises(StorageError, match="no space left"):
+                remember(memory, 1)
+        assert tokens_of(memory) == [0, 1, 2] and memory.clock == 3
+        remember(memory, 2)
+        assert tokens_of(memory) == tokens_of(open_memory(tmp_path, write=False)) == [0, 1, 2, 2000, 2001, 2002]
+
+
+def test_where_not_even_that_is_possible_nothing_more_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with open_memory(tmp_path) as memory:
+        remember(memory, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", refuse)
+            with pytest.raises(OSError, match="Input/output"):
+                remember(memory, 1)
+        with pytest.raises(StorageError, match="open it anew"):
+            remember(memory, 2)
+    assert len(open_memory(tmp_path, write=False)) in (3, 6)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"offset": np.array([0, 3])},
+        {"offset": np.array([-1, 1])},
+        {"weight": np.ones(3)},
+        {"key": keys(2)[:, :3]},
+        {"tokens": np.array(7)},
+    ],
+    ids=["beyond", "before", "more weights", "narrow keys", "no tokens"],
+)
+def test_columns_that_do_not_fit_together_are_refused(columns: dict, tmp_path: Path):
+    """With checksums that are right: a file may come from anywhere."""
+    right = {"tokens": np.arange(4), "offset": np.array([0, 2]), "weight": np.ones(2), "key": keys(2)}
+    places = {"document": 0, "first": 0, "time": 0, "written": 0}
+    assert len(Turn.unpack(Turn(**right, **places).pack(), 4, tmp_path)) == 2
+    with pytest.raises(ArtifactError, match="not a turn"):
+        Turn.unpack(Turn(**right | columns, **places).pack(), 4, tmp_path)
+
+
+@pytest.mark.parametrize("payload", [b"", b"no", b"[1]", b'{"model": 1}', bytes(9)])
+def test_what_is_no_record_of_ours_is_refused(payload: bytes, tmp_path: Path):
+    with pytest.raises(ArtifactError, match="not a turn"):
+        Turn.unpack(payload, 4, tmp_path)
+    with pytest.raises(ArtifactError, match="not that of a memory"):
+        Head.unpack(payload, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path: Path):
+    """Twenty times, while it appends and evicts."""
+    last = -1
+    for turn in range(20):
+        process = subprocess.Popen([sys.executable, WRITER, tmp_path, "append"], stdout=subprocess.PIPE, text=True)
+        assert process.stdout
+        for _ in range(3 + 5 * (turn % 5)):
+            last = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        last = max([last, *map(int, process.stdout.read().split())])
+        process.stdout.close()
+        with open_memory(tmp_path, limit=512) as memory:
+            newest = int(memory.entries.document.max())
+            assert newest in (last, last + 1), "one more may have been written and not yet acknowledged"
+            documents, counts = np.unique(memory.entries.document, return_counts=True)
+            assert documents.tolist() == list(range(documents[0], newest + 1)) and (counts == 40).all()
+            assert len(documents) >= min(newest, 9)
