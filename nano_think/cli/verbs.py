@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 
+from nano_think.core.errors import UsageError, nearest
+
 GROUP = "nano_think.verbs"
 
 
@@ -27,6 +29,25 @@ VERBS = {
     "memory": Verb("what conversations have left: stats, search, forget, sleep, export", "nano_think.cli.memory:main"),
     "eval": Verb("bits per byte of JSON lines files, by domain and expert", "nano_think.cli.evaluate:main"),
 }
+
+
+def hand_over(group: str, about: str, verbs: dict[str, Verb], arguments: list[str]) -> int:
+    """Run the verb below `group` that the first argument names; without one, or on request, tell what there is."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help(group, about, verbs))
+        return 0
+    if arguments[0] not in verbs:
+        raise UsageError(f"unknown verb '{group} {arguments[0]}'.{nearest(arguments[0], verbs)}")
+    return verbs[arguments[0]](arguments[1:])
+
+
+def _help(group: str, about: str, verbs: dict[str, Verb]) -> str:
+    return "\n".join([
+        f"usage: nano-think {group} VERB [options]", "",
+        about, "",
+        "verbs:", described(verbs), "",
+        f"nano-think {group} VERB --help shows a verb's options with their types, defaults and units.",
+    ])  # fmt: skip
 
 
 def described(verbs: dict[str, Verb]) -> str:

@@ -31,7 +31,7 @@ class SearchArguments:
     text: str
     """The text."""
     k: int = 4
-    """How many entries."""
+    """Nearest entries that are shown (entries)."""
     model: str = "latest"
     """"latest" (the newest finished pipeline under --root) or the folder of a trained router."""
     root: Path = Path("artifacts")

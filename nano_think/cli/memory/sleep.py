@@ -18,7 +18,7 @@ class SleepArguments:
     namespace: str
     """Whose."""
     threshold: float = 0.99
-    """Least cosine of two keys that count as the same."""
+    """Least cosine of two keys that count as the same (-1 to 1)."""
     root: Path = Path("artifacts")
     """Artifact root."""
     json: bool = False
