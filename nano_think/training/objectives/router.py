@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from nano_think.experts import masked_mean
-from nano_think.models.think import NanoThink
+from nano_think.models.think import NanoThink, Routed
 from nano_think.training.objectives import Objective
 
 
 class RouterObjective(Objective):
-    """Next-token loss of the fused hidden, and a bonus for the entropy of the weights that fades to nothing.
+    """Next-token loss of the mixture, and a bonus for the entropy of the weights that fades to nothing.
 
     expert_dropout: chance that a window goes without one of the experts, so that the mixture can also run without it.
     entropy: weight of the bonus at the start (nats); it falls linearly to 0 within the first fifth of the training.
@@ -30,9 +30,14 @@ class RouterObjective(Objective):
         entropy_BT = -(routed.weights * routed.weights.clamp_min(1e-9).log()).sum(-1)
         bonus = self.entropy * max(0.0, 1 - 5 * share)
         return {
-            "next_token": self.model.head.mean_nll(routed.hidden, targets_BT, scored_BT),
+            "next_token": self._next_token(routed, targets_BT, scored_BT),
             "entropy": -bonus * masked_mean(entropy_BT, scored_BT),
         }
+
+    def _next_token(self, routed: Routed, targets_BT: Tensor, scored_BT: Tensor) -> Tensor:
+        if self.model.router.fusion == "hidden":
+            return self.model.head.mean_nll(routed.hidden, targets_BT, scored_BT)
+        return masked_mean(self.model.nll(routed, targets_BT), scored_BT)
 
     def _drop(self, B: int, device: torch.device) -> Tensor | None:
         K = len(self.model.names)
