@@ -142,11 +142,15 @@ class NanoThink(nn.Module):
         """Each expert's hidden states, (B, T, K, D)."""
         return torch.stack([expert(x_BTD, documents_BT) for expert in self.experts.values()], dim=2)
 
+    def read_experts(self, tokens_BT: Tensor) -> Tensor:
+        """`streams` of tokens."""
+        return self.streams(self.head.embed(tokens_BT), number_documents(tokens_BT, self.start_token))
+
     def forward(
         self, tokens_BT: Tensor, dropped_BK: Tensor | None = None, streams_BTKD: Tensor | None = None
     ) -> Routed:
-        """`dropped_BK` is True for experts that are left out; `streams_BTKD` is what `streams` gave, where it is at
-        hand.
+        """`dropped_BK` is True for experts that are left out; `streams_BTKD` is what `read_experts` gave, where it is
+        at hand.
         """
         documents_BT = number_documents(tokens_BT, self.start_token)
         x_BTD = self.head.embed(tokens_BT)

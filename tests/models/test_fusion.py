@@ -74,7 +74,7 @@ def test_loss_makes_nothing_as_large_as_all_logits(router: str, monkeypatch: pyt
     model, B, T = tiny_mixture(router), 16, 64
     objective, sizes = RouterObjective(model, 0.0, 0.0), []
     tokens_BT1 = draw_tokens(B, T + 1)
-    streams_BTKD = model(tokens_BT1[:, :-1]).streams
+    streams_BTKD, *_ = objective.read_experts(tokens_BT1)
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -82,10 +82,10 @@ def test_loss_makes_nothing_as_large_as_all_logits(router: str, monkeypatch: pyt
             sizes.extend(one.numel() for one in tree_leaves(out) if isinstance(one, torch.Tensor))
             return out
 
-    routed = model(tokens_BT1[:, :-1], None, streams_BTKD)
+    routed, targets_BT = model(tokens_BT1[:, :-1], None, streams_BTKD), tokens_BT1[:, 1:]
     with Watch():
-        targets_BT = tokens_BT1[:, 1:]
-        loss = objective._next_token(routed, targets_BT, targets_BT != START)
+        nll_BTK = [nll_of_each(model.head, streams_BTKD, targets_BT)] if router != "expert" else []
+        loss = objective._next_token(routed, nll_BTK, targets_BT, targets_BT != START)
     loss.backward()
     assert max(sizes) <= streams_BTKD.numel() < B * T * VOCABULARY
     assert model.router.blend.bias.grad is not None and model.router.blend.bias.grad.any()
