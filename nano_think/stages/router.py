@@ -105,7 +105,8 @@ class RouterStage(TrainingStage):
         with accelerator.main_process_first():
             objective.remember(WindowCache(folder, windows.distinct(), parts, about))
         again, drawn = windows.repeats(steps), steps * windows.batch_size
-        return f"computed once and kept on disk ({again:,} of {drawn:,} windows come again, {format_bytes(size)} each)"
+        needed = format_bytes((drawn - again) * size)
+        return f"computed once and kept on disk ({again:,} of {drawn:,} windows come again; {needed})"
 
 
 def _told(cache: WindowCache | None, chosen: str) -> dict[str, Any]:
