@@ -99,8 +99,8 @@ def information(data: ReportData) -> str:
         return "What the weights tell of the domain was not measured: that takes two domains."
     verdict = "more than chance" if told["p"] < 0.05 else "no more than chance"
     return (
-        f"A token's weights tell {told['bits']:.4f} bits of its document's domain, of {told['most']:.2f} that there are "
-        f"to tell; with the domains dealt out to the {words.count(told.get('documents'))} documents anew it is "
+        f"A token's weights tell {told['bits']:.4f} bits of its document's domain, of {told['most']:.2f} that there "
+        f"are to tell; with the domains dealt out to the {words.count(told.get('documents'))} documents anew it is "
         f"{told['by_chance']:.4f} bits on average, and less than {told['by_chance_95']:.4f} in 95% of "
         f"{words.count(told.get('permutations'))} dealings: {verdict} (p = {told['p']:.3f})."
     )
