@@ -96,9 +96,10 @@ class WindowCache:
         content = np.zeros(self.row_bytes, dtype=np.uint8)
         for place, value in zip(self._places(), values, strict=True):
             content[place] = _as_bytes(value.contiguous())
-        for file, size, data in zip(self.files, (self.row_bytes, 8), (content, _mark(content)), strict=True):
+        sources: list[np.ndarray] = [content, _mark(content)]
+        for file, size, data in zip(self.files, (self.row_bytes, 8), sources, strict=True):
             file.seek(row * size)
-            view = memoryview(data).cast("B")
+            view = data.data.cast("B")
             while view:
                 view = view[file.write(view) :]
 
@@ -108,18 +109,23 @@ class WindowCache:
         if self.closed:
             return None
         parts = [torch.empty(len(rows), *shape, dtype=dtype) for shape, dtype in self.parts]
-        for index, row in enumerate(rows):
-            if row is None or not self._read(row, [part[index] for part in parts]):
-                return None
+        try:
+            for index, row in enumerate(rows):
+                if row is None or not self._read(row, [part[index] for part in parts]):
+                    return None
+        except OSError as error:
+            self.close(f"the disk refused ({error.strerror})")
+            return None
         self.tally.read += len(rows)
         self.tally.seconds["read"] += time.monotonic() - started
         return parts
 
     def _read(self, row: int, values: Sequence[Tensor]) -> bool:
         content, mark = np.empty(self.row_bytes, dtype=np.uint8), np.empty(1, dtype=np.uint64)
-        for file, size, data in zip(reversed(self.files), (8, self.row_bytes), (mark, content), strict=True):
+        targets: list[np.ndarray] = [mark, content]
+        for file, size, data in zip(reversed(self.files), (8, self.row_bytes), targets, strict=True):
             file.seek(row * size)
-            view = memoryview(data).cast("B")
+            view = data.data.cast("B")
             # Without a mark there is nothing to read.
             if file.readinto(view) != size or not mark[0]:
                 return False
@@ -148,7 +154,7 @@ def _keys(tokens_BT1: Tensor) -> list[bytes]:
 
 
 def _key(window: np.ndarray) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(window), digest_size=16).digest()
+    return hashlib.blake2b(np.ascontiguousarray(window).data, digest_size=16).digest()
 
 
 def _as_bytes(value: Tensor) -> np.ndarray:
@@ -195,5 +201,5 @@ def digest_of(*modules: nn.Module) -> str:
     for module in modules:
         for name, value in sorted(module.state_dict().items()):
             found.update(name.encode())
-            found.update(_as_bytes(value.detach().cpu().contiguous()))
+            found.update(_as_bytes(value.detach().cpu().contiguous()).data)
     return found.hexdigest()
