@@ -17,7 +17,7 @@ from nano_think.nn.cache import PADDING, KeyValues, RunningMean, Span, Timeline,
 from nano_think.nn.documents import causal_mask, number_documents, running_mean
 from nano_think.nn.mla import LatentAttention
 from tests.tiny import (
-    ROUTER_KINDS,
+    ROUTERS,
     START,
     VARIANTS,
     WIDTH,
@@ -83,7 +83,7 @@ def mixture_in_pieces(model: NanoThink, tokens_BT: Tensor, pieces: list[int]) ->
     return [torch.cat(part, dim=1) for part in zip(*parts, strict=True)]
 
 
-@pytest.mark.parametrize("kind", ROUTER_KINDS)
+@pytest.mark.parametrize("kind", ROUTERS)
 @few(8)
 @given(pieces=PIECES)
 def test_mixture_in_pieces_is_the_mixture(kind, pieces: list[int]):
@@ -162,7 +162,7 @@ def test_256_greedy_tokens_of_ragged_rows(name: str):
     assert_greedy(cached, lambda tokens_BT: at_once(expert, tokens_BT))
 
 
-@pytest.mark.parametrize("kind", ROUTER_KINDS)
+@pytest.mark.parametrize("kind", ROUTERS)
 def test_256_greedy_tokens_of_the_mixture(kind):
     model = tiny_mixture(kind)
     past = model.start(3, 300)
@@ -216,7 +216,7 @@ def test_length_of_the_window_does_not_matter(name: str):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ROUTER_KINDS)
+@pytest.mark.parametrize("kind", ROUTERS)
 def test_length_of_the_window_does_not_matter_to_the_mixture(kind):
     model = tiny_mixture(kind)
     for t in (1, 4, 8, 9, 21):

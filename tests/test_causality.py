@@ -21,7 +21,7 @@ from nano_think.nn import blend, s6, ssm
 from nano_think.nn.documents import number_documents, same_document
 from tests.perturbation import assert_causal, randomise_zeros
 from tests.tiny import (
-    ROUTER_KINDS,
+    ROUTERS,
     START,
     VARIANTS,
     VOCABULARY,
@@ -54,7 +54,7 @@ def run_mixture(kind: str) -> Run:
 
     def run(tokens_BT: Tensor) -> tuple[Tensor, ...]:
         routed = model(tokens_BT)
-        outputs = (routed.hidden, model.head.logits(routed.hidden), routed.streams)
+        outputs = (routed.hidden, model.logits(routed), routed.streams)
         return outputs if kind == "static" else (*outputs, routed.weights)
 
     return run
@@ -129,7 +129,7 @@ def test_expert_cannot_see_the_future(name: str):
     assert_causal(run_expert(name), packed(), VOCABULARY, PLACES)
 
 
-@pytest.mark.parametrize("kind", ROUTER_KINDS)
+@pytest.mark.parametrize("kind", ROUTERS)
 def test_mixture_cannot_see_the_future(kind: str):
     """Hidden, logits, streams and weights of the fused model, whatever the router looks at."""
     assert_causal(run_mixture(kind), packed(), VOCABULARY, PLACES)

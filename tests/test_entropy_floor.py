@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from nano_think.experts import EXPERTS, build_expert, diffuser, transformer
 from nano_think.heads.language import LanguageHead, normalise_table
 from nano_think.models import think
-from nano_think.models.think import NanoThink, Router, RouterConfig
+from nano_think.models.think import NanoThink
 from nano_think.nn.documents import number_documents
 from nano_think.training.objectives.router import RouterObjective
-from tests.tiny import ROUTER_KINDS, VARIANTS, WIDTH, tiny_config, tiny_expert
+from tests.tiny import ROUTERS, VARIANTS, WIDTH, tiny_config, tiny_expert, tiny_router
 
 # The last id is the start token, which is never drawn: the bias gives it nothing.
 V, B, T = 8, 8, 24
@@ -76,12 +76,12 @@ def train_expert(name: str, steps: int) -> Losses:
 def train_mixture(kind: str, steps: int) -> Losses:
     torch.manual_seed(0)
     experts = {name: tiny_expert(name, seed, n_layers=1) for seed, name in enumerate(EXPERTS)}
-    router = Router(RouterConfig(kind=kind, n_heads=2, latent=8, rotated=4), WIDTH, len(experts))  # type: ignore[arg-type]
+    router = tiny_router(kind)
     model = NanoThink(uniform_head(), experts, router, V)
     objective = RouterObjective(model, expert_dropout=0.1, entropy=0.01)
 
     def next_token(tokens_BT1: Tensor) -> Tensor:
-        return model.head.nll(model(tokens_BT1[:, :-1]).hidden, tokens_BT1[:, 1:]).mean()
+        return model.nll(model(tokens_BT1[:, :-1]), tokens_BT1[:, 1:]).mean()
 
     return train(model, lambda t: objective(t, 1.0)["next_token"], next_token, steps)
 
@@ -94,7 +94,7 @@ def test_expert_stays_above_the_floor(name: str, steps: int):
 
 
 @pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("kind", ROUTER_KINDS)
+@pytest.mark.parametrize("kind", ROUTERS)
 def test_mixture_stays_above_the_floor(kind: str, steps: int):
     losses = train_mixture(kind, steps)
     assert min(losses) >= FLOOR and max(losses) < math.log(V) + 0.3, losses

@@ -18,6 +18,8 @@ SHAPE = {
     "n_layers": 2, "n_heads": 2, "inner": 32, "n_state": 4, "head_width": 8, "taps": 4, "chunk": 8, "code": 8,
 }  # fmt: skip
 ROUTER_KINDS: tuple[BlendKind, ...] = ("static", "mean", "token", "expert")
+# And what else a router can be asked for, as "kind setting".
+ROUTERS = (*ROUTER_KINDS, "expert mha", "expert probability")
 
 
 def variants() -> list[str]:
@@ -58,10 +60,17 @@ def tiny_head(seed: int = 0) -> LanguageHead:
     return LanguageHead(table_VD, torch.randn(VOCABULARY, generator=generator).log_softmax(0))
 
 
-def tiny_mixture(kind: BlendKind = "expert", randomised: bool = True, **more) -> NanoThink:
+def tiny_router(name: str = "expert", n_experts: int = len(EXPERTS)) -> Router:
+    """One of `ROUTERS`, freshly initialised."""
+    kind, _, setting = name.partition(" ")
+    more = {"": {}, "mha": {"attention": "mha"}, "probability": {"fusion": "probability"}}[setting]
+    return Router(RouterConfig(kind=kind, n_heads=2, latent=8, rotated=4, **more), WIDTH, n_experts)  # type: ignore
+
+
+def tiny_mixture(name: str = "expert", randomised: bool = True, **more) -> NanoThink:
     """A mixture of all registered experts, in evaluation mode; the router as at its start unless randomised."""
     experts = {name: tiny_expert(name, seed, **more) for seed, name in enumerate(EXPERTS)}
-    router = Router(RouterConfig(kind=kind, n_heads=2, latent=8, rotated=4), WIDTH, len(experts))
+    router = tiny_router(name, len(experts))
     return NanoThink(tiny_head(), experts, randomise_zeros(router) if randomised else router, START).eval()
 
 

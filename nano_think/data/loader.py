@@ -3,7 +3,7 @@
 # B windows in a batch, T tokens predicted per window, R ranges of neighbouring documents of one domain
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,15 +18,19 @@ Balance = Literal["proportional", "equal", "temperature"]
 
 
 def open_windows(
-    tokens: "TokenSet", window: int, batch: int, seed: int, balance: Balance = "proportional", temperature: float = 2.0
-) -> "Batches":
-    """The loader of a split: windows in proportion to the tokens, or each domain with its share of them."""
+    tokens: "TokenSet", window: int, batch: int, seed: int, balance: Balance = "proportional", temperature: float = 2.0,
+    recut: bool = True,
+) -> "Batches":  # fmt: skip
+    """The loader of a split: windows in proportion to the tokens, or each domain with its share of them.
+
+    Without `recut` every epoch has the windows of the first, in another order.
+    """
     if balance == "proportional":
-        return Windows(tokens.tokens, window, batch, seed)
+        return Windows(tokens.tokens, window, batch, seed, recut)
     domains = domain_ranges(tokens)
     power = 0.0 if balance == "equal" else 1 / temperature
     weights = {name: float(ranges[:, 1].sum()) ** power for name, ranges in domains.items()}
-    return BalancedWindows(tokens.tokens, domains, weights, window, batch, seed)
+    return BalancedWindows(tokens.tokens, domains, weights, window, batch, seed, recut)
 
 
 class Batches(ABC):
@@ -36,14 +40,14 @@ class Batches(ABC):
     divide them.
     """
 
-    def __init__(self, tokens: int, window: int, batch: int, seed: int):
+    def __init__(self, tokens: int, window: int, batch: int, seed: int, recut: bool):
         """`window` is T and `batch` is B over all ranks. Raises `InputError` for fewer than T + 1 tokens."""
         assert window > 0 and batch > 0
         if tokens <= window:
             raise InputError(
                 f"{tokens} tokens are fewer than one window of {window} + 1; give more text or a smaller window"
             )
-        self.window, self.batch_size, self.seed = window, batch, seed
+        self.window, self.batch_size, self.seed, self.recut = window, batch, seed, recut
         self.windows_per_epoch = count_windows(tokens, window)
         self.steps_per_epoch = -(-self.windows_per_epoch // batch)
 
@@ -58,6 +62,14 @@ class Batches(ABC):
         return {}
 
     @abstractmethod
+    def distinct(self) -> Iterator[np.ndarray]:
+        """Every window that there is, (T + 1,) int64 each, where each epoch has the same ones."""
+
+    @abstractmethod
+    def repeats(self, steps: int) -> int:
+        """How many windows of the first `steps` steps have come before: none where each epoch is cut anew."""
+
+    @abstractmethod
     def _window(self, epoch: int, place: int) -> np.ndarray:
         """The window at a place of an epoch, (T + 1,) int64."""
 
@@ -66,20 +78,32 @@ class Windows(Batches):
     """Windows of all tokens alike: each domain comes in proportion to its tokens.
 
     Each epoch cuts the tokens anew, from a random offset below T, and shuffles the windows; window i holds the tokens
-    [offset + i * T, offset + i * T + T], so that neighbours share one token and each is predicted once.
+    [offset + i * T, offset + i * T + T], so that neighbours share one token and each is predicted once. Without `recut`
+    the offset is that of the first epoch.
     """
 
-    def __init__(self, tokens: np.ndarray, window: int, batch: int, seed: int):
-        super().__init__(len(tokens), window, batch, seed)
+    def __init__(self, tokens: np.ndarray, window: int, batch: int, seed: int, recut: bool = True):
+        super().__init__(len(tokens), window, batch, seed, recut)
         self.tokens = tokens
         self._order = functools.lru_cache(maxsize=2)(self._draw)
 
     def _draw(self, epoch: int) -> tuple[int, np.ndarray]:
-        return draw_cut(len(self.tokens), self.window, branch(self.seed, "windows", epoch))
+        offset, order = draw_cut(len(self.tokens), self.window, branch(self.seed, "windows", epoch))
+        return (offset if self.recut or epoch == 0 else self._order(0)[0]), order
+
+    def distinct(self) -> Iterator[np.ndarray]:
+        assert not self.recut
+        return (self._at(self._order(0)[0], index) for index in range(self.windows_per_epoch))
+
+    def repeats(self, steps: int) -> int:
+        return 0 if self.recut else max(0, steps * self.batch_size - self.windows_per_epoch)
 
     def _window(self, epoch: int, place: int) -> np.ndarray:
         offset, order = self._order(epoch)
-        start = offset + int(order[place]) * self.window
+        return self._at(offset, int(order[place]))
+
+    def _at(self, offset: int, index: int) -> np.ndarray:
+        start = offset + index * self.window
         return self.tokens[start : start + self.window + 1].astype(np.int64)
 
 
@@ -90,17 +114,19 @@ class BalancedWindows(Batches):
     remainder and at least one, at places that are drawn anew for every epoch. A window never holds two domains. A
     domain is cut and shuffled as `Windows` does it, and the cut is used up, over the ends of epochs, before the next is
     drawn: no window of a domain comes twice before all of them have come. A domain of at most T tokens is repeated
-    until it fills one window.
+    until it fills one window. Without `recut` all cuts of a domain have the offset of its first.
     """
 
     def __init__(
         self, tokens: np.ndarray, domains: Mapping[str, np.ndarray], weights: Mapping[str, float],
-        window: int, batch: int, seed: int,
+        window: int, batch: int, seed: int, recut: bool = True,
     ):  # fmt: skip
         """domains: name -> (R, 2), offset and length of its ranges; weights: name -> its share, up to a factor."""
         assert domains.keys() == weights.keys()
-        super().__init__(sum(int(ranges[:, 1].sum()) for ranges in domains.values()), window, batch, seed)
-        self.domains = {name: _Domain(tokens, domains[name], window, branch(seed, name)) for name in sorted(domains)}
+        super().__init__(sum(int(ranges[:, 1].sum()) for ranges in domains.values()), window, batch, seed, recut)
+        self.domains = {
+            name: _Domain(tokens, domains[name], window, branch(seed, name), recut) for name in sorted(domains)
+        }
         self.slots = apportion([weights[name] for name in self.domains], self.windows_per_epoch)
         self._list = list(self.domains.values())
         self._order = functools.lru_cache(maxsize=2)(self._draw)
@@ -118,6 +144,16 @@ class BalancedWindows(Batches):
         owner = int(domain[place])
         return self._list[owner].draw(epoch * int(self.slots[owner]) + int(earlier[place]))
 
+    def distinct(self) -> Iterator[np.ndarray]:
+        assert not self.recut
+        return (window for domain in self._list for window in domain.distinct())
+
+    def repeats(self, steps: int) -> int:
+        """Domains are taken in proportion to their places: off by less than one window each."""
+        epochs = 0 if self.recut else steps * self.batch_size / self.windows_per_epoch
+        counted = zip(self._list, self.slots.tolist(), strict=True)
+        return sum(max(0, int(epochs * slots) - domain.windows) for domain, slots in counted)
+
     def passes(self, steps: int) -> dict[str, float]:
         epochs = steps * self.batch_size / self.windows_per_epoch
         counted = zip(self.domains.items(), self.slots.tolist(), strict=True)
@@ -129,8 +165,8 @@ class _Domain:
     predicts or looks across a seam.
     """
 
-    def __init__(self, tokens: np.ndarray, ranges: np.ndarray, window: int, seed: int):
-        self.tokens, self.window, self.seed = tokens, window, seed
+    def __init__(self, tokens: np.ndarray, ranges: np.ndarray, window: int, seed: int, recut: bool):
+        self.tokens, self.window, self.seed, self.recut = tokens, window, seed, recut
         self.ends = ranges[:, 1].cumsum()
         self.shift = ranges[:, 0] - (self.ends - ranges[:, 1])
         self.size = int(self.ends[-1])
@@ -140,12 +176,19 @@ class _Domain:
     def _draw(self, number: int) -> tuple[int, np.ndarray]:
         if self.size <= self.window:
             return 0, np.zeros(1, dtype=np.int64)
-        return draw_cut(self.size, self.window, branch(self.seed, "windows", number))
+        offset, order = draw_cut(self.size, self.window, branch(self.seed, "windows", number))
+        return (offset if self.recut or number == 0 else self._cut(0)[0]), order
+
+    def distinct(self) -> Iterator[np.ndarray]:
+        return (self._at(self._cut(0)[0], index) for index in range(self.windows))
 
     def draw(self, number: int) -> np.ndarray:
         """The window, (T + 1,), that is the domain's draw `number`, counted from the start of the training."""
         offset, order = self._cut(number // self.windows)
-        start = offset + int(order[number % self.windows]) * self.window
+        return self._at(offset, int(order[number % self.windows]))
+
+    def _at(self, offset: int, index: int) -> np.ndarray:
+        start = offset + index * self.window
         place = np.arange(start, start + self.window + 1) % self.size
         return self.tokens[place + self.shift[np.searchsorted(self.ends, place, side="right")]].astype(np.int64)
 

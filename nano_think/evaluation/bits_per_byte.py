@@ -26,11 +26,13 @@ def score(
     note: Callable[[int], None] = lambda tokens: None,
     seed: int = 0,
     controls: Controls | None = None,
+    watch: Callable[[Reading], None] = lambda reading: None,
 ) -> pd.DataFrame:
     """One row per document: domain, bytes, tokens, nats by scorer (plain, and "calibrated.<scorer>"), and mean routing
     weight by expert ("weight.<expert>").
 
-    Only sums over whole documents are kept, so memory does not grow with the text. `note` hears of the tokens done.
+    Only sums over whole documents are kept, so memory does not grow with the text. `note` hears of the tokens done,
+    `watch` is shown every reading.
     """
     frames = []
     control = memories.store.shuffled(seed) if memories else None
@@ -38,6 +40,7 @@ def score(
         more = _with_memories(reading, memories, control, seed) if memories and control is not None else {}
         frames.append(_by_document(reading, reading.nats | more, model.names))
         note(len(reading.target))
+        watch(reading)
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"bytes": []})
     if not frame["bytes"].sum():
         raise InputError("no text to evaluate; give a file with at least one row whose text is not empty")

@@ -38,7 +38,7 @@ def generate(
         if context_start(len(tokens), window) > first:
             first, cache = context_start(len(tokens), window), model.start(1, window)
         routed = read(model, tokens[first + cache.timeline.length :], cache)
-        token = draw(model.head.logits(routed.hidden[0, -1]), sampling, generator)
+        token = draw(model.logits(routed.last())[0, -1], sampling, generator)
         if token == model.start_token:
             return
         tokens.append(token)

@@ -1,11 +1,11 @@
-"""The mixture: frozen experts in one space, a latent-attention router, a weighted sum.
+"""The mixture: frozen experts in one space, a router that weighs them, and one distribution out of theirs.
 
 B batch, T tokens, D model width, K experts
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from nano_think.core.config import Config
 from nano_think.experts import Expert
 from nano_think.heads.language import LanguageHead
+from nano_think.models.fusion import mixed_logits, mixed_nll, nll_of_each
 from nano_think.nn.attention import attend_where, causal_tiles
 from nano_think.nn.blend import Blend, BlendKind
 from nano_think.nn.cache import RunningMean, Span, Timeline
 from nano_think.nn.documents import causal_mask, number_documents
-from nano_think.nn.mla import LatentAttention, LatentCache
+from nano_think.nn.mha import PlainAttention
+from nano_think.nn.mla import LatentAttention
 from nano_think.nn.norm import RMSNorm
+
+Fusion = Literal["hidden", "probability"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +32,14 @@ class RouterConfig(Config):
     kind: BlendKind = "expert"
     """What a token's weights may depend on: nothing, the running mean of the context, the context, or that and the
     experts' hidden states."""
+    fusion: Fusion = "hidden"
+    """What the weights weigh: the experts' hidden states, times one learned scale (a product of experts), or their
+    distributions (a sum of experts, without a scale)."""
+    attention: Literal["mla", "mha"] = "mla"
+    """What reads the context: latent attention, or plain attention, which has a larger cache and neither `latent` nor
+    `rotated`."""
     n_heads: int = 4
-    """Heads of the latent attention."""
+    """Heads of the attention."""
     latent: int = 32
     """Width of the latent that keys and values are read off (channels)."""
     rotated: int = 16
@@ -39,23 +49,31 @@ class RouterConfig(Config):
 class Routed(NamedTuple):
     """What the mixture makes of a sequence: the fused hidden (B, T, D), weights (B, T, K), experts' hiddens (B, T, K,
     D).
+
+    What it says of the next token is read with `NanoThink.nll` and `NanoThink.logits`: only a fusion of hiddens speaks
+    through the fused hidden.
     """
 
     hidden: Tensor
     weights: Tensor
     streams: Tensor
 
+    def last(self) -> "Routed":
+        """The same of the last position alone."""
+        return Routed(*(part[:, -1:] for part in self))
+
 
 class Router(nn.Module):
-    """c = u + MLA(RMSNorm(u)) over the embeddings u, then the weights of a `Blend`; every position sees its past
+    """c = u + attention(RMSNorm(u)) over the embeddings u, then the weights of a `Blend`; every position sees its past
     alone.
     """
 
     def __init__(self, config: RouterConfig, width: int, n_experts: int):
         super().__init__()
         self.norm = RMSNorm(width)
-        self.attention = LatentAttention(width, config.n_heads, config.latent, config.rotated)
-        self.blend = Blend(width, n_experts, config.kind)
+        self.attention = build_attention(config, width)
+        self.blend = Blend(width, n_experts, config.kind, scaled=config.fusion == "hidden")
+        self.fusion = config.fusion
 
     def forward(
         self, x_BTD: Tensor, streams_BTKD: Tensor, documents_BT: Tensor, dropped_BK: Tensor | None = None
@@ -71,15 +89,22 @@ class Router(nn.Module):
 
     def extend(self, x_BTD: Tensor, streams_BTKD: Tensor, span: Span, cache: "RouterCache") -> tuple[Tensor, Tensor]:
         """`forward` for new tokens behind a cache."""
-        context_BTD = x_BTD + self.attention.extend(self.norm(x_BTD), span, cache.latents)
+        context_BTD = x_BTD + self.attention.extend(self.norm(x_BTD), span, cache.context)
         weights_BTK = self.blend.extend(context_BTD, streams_BTKD, span, cache.mean)
         return self.blend.fuse(weights_BTK, streams_BTKD), weights_BTK
 
 
-class RouterCache(NamedTuple):
-    """What the router keeps: a row of latents per token, and the sum that a running mean needs."""
+def build_attention(config: RouterConfig, width: int) -> LatentAttention | PlainAttention:
+    """The router's attention, freshly initialised."""
+    if config.attention == "mha":
+        return PlainAttention(width, config.n_heads)
+    return LatentAttention(width, config.n_heads, config.latent, config.rotated)
 
-    latents: LatentCache
+
+class RouterCache(NamedTuple):
+    """What the router keeps: what its attention needs of each token, and the sum that a running mean needs."""
+
+    context: Any
     mean: RunningMean
 
 
@@ -117,12 +142,34 @@ class NanoThink(nn.Module):
         """Each expert's hidden states, (B, T, K, D)."""
         return torch.stack([expert(x_BTD, documents_BT) for expert in self.experts.values()], dim=2)
 
-    def forward(self, tokens_BT: Tensor, dropped_BK: Tensor | None = None) -> Routed:
+    def read_experts(self, tokens_BT: Tensor) -> Tensor:
+        """`streams` of tokens."""
+        return self.streams(self.head.embed(tokens_BT), number_documents(tokens_BT, self.start_token))
+
+    def forward(
+        self, tokens_BT: Tensor, dropped_BK: Tensor | None = None, streams_BTKD: Tensor | None = None
+    ) -> Routed:
+        """`dropped_BK` is True for experts that are left out; `streams_BTKD` is what `read_experts` gave, where it is
+        at hand.
+        """
         documents_BT = number_documents(tokens_BT, self.start_token)
         x_BTD = self.head.embed(tokens_BT)
-        streams_BTKD = self.streams(x_BTD, documents_BT)
+        if streams_BTKD is None:
+            streams_BTKD = self.streams(x_BTD, documents_BT)
         hidden_BTD, weights_BTK = self.router(x_BTD, streams_BTKD, documents_BT, dropped_BK)
         return Routed(hidden_BTD, weights_BTK, streams_BTKD)
+
+    def nll(self, routed: Routed, targets_BT: Tensor) -> Tensor:
+        """Negative log-likelihood of each target in nats, (B, T), without ever holding (B, T, V) numbers."""
+        if self.router.fusion == "hidden":
+            return self.head.nll(routed.hidden, targets_BT)
+        return mixed_nll(routed.weights, nll_of_each(self.head, routed.streams, targets_BT))
+
+    def logits(self, routed: Routed) -> Tensor:
+        """(B, T, V) whose softmax is the next token's distribution, in fp32."""
+        if self.router.fusion == "hidden":
+            return self.head.logits(routed.hidden)
+        return mixed_logits(self.head, routed.weights, routed.streams)
 
     def start(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` rows of at most `capacity` tokens."""

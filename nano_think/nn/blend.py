@@ -17,7 +17,7 @@ BlendKind = Literal["static", "mean", "token", "expert"]
 
 
 class Blend(nn.Module):
-    """Softmax weights over K streams, and their weighted sum times one learned scale.
+    """Softmax weights over K streams, and their weighted sum times one learned scale, if it is to have one.
 
     kind: what the weights may depend on. "static": nothing; "mean": the running mean of the context (the first design's
     MeanPool, made causal); "token": the context of the token; "expert": that and the streams themselves. Every kind
@@ -25,11 +25,12 @@ class Blend(nn.Module):
     the simplex is never sharper than its members: hence the scale.
     """
 
-    def __init__(self, width: int, n_streams: int, kind: BlendKind):
+    def __init__(self, width: int, n_streams: int, kind: BlendKind, scaled: bool = True):
         super().__init__()
-        self.kind, self.n_streams = kind, n_streams
+        self.kind, self.n_streams, self.scaled = kind, n_streams, scaled
         self.bias = nn.Parameter(torch.zeros(n_streams))
-        self.scale = nn.Parameter(torch.ones(()))
+        if scaled:
+            self.scale = nn.Parameter(torch.ones(()))
         if kind != "static":
             self.norm_context = RMSNorm(width)
             self.read_context = linear(width, n_streams, zero=True)
@@ -61,7 +62,8 @@ class Blend(nn.Module):
 
     def fuse(self, weights_BTK: Tensor, streams_BTKD: Tensor) -> Tensor:
         """scale * sum_k w_k h_k, (B, T, D)."""
-        return self.scale * weighted_sum(weights_BTK, streams_BTKD)
+        sum_BTD = weighted_sum(weights_BTK, streams_BTKD)
+        return self.scale * sum_BTD if self.scaled else sum_BTD
 
 
 def weighted_sum(weights_BTK: Tensor, streams_BTKD: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ class ReportData:
     """The dense control: {parameters, flops, tokens, epochs, shape: {n_layers, n_heads, inner}, mixture: {parameters,
     flops}}; the last is what it was to be equal to."""
     results: Named = field(default_factory=dict)
-    """The figures of `evaluation.bits_per_byte.summarise`, and "routing": {"by_domain": {domain: {expert: weight}}}."""
+    """The figures of `evaluation.bits_per_byte.summarise`, and "routing": {"by_domain": {domain: {expert: weight}}} and
+    what `evaluation.routing.Routing.figures` found."""
     samples: Sequence[Named] = ()
     """{prompt, text, tokens: [{text, weights}], seed, temperature}; text and tokens follow the prompt."""
     times: Mapping[str, Named] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from nano_think.report import ablation, headline, scores, tables, words
+from nano_think.report import ablation, headline, routing, scores, tables, words
 from nano_think.report.data import ReportData
 from nano_think.report.palette import slot
 from nano_think.report.pictures import NARROW, PICTURES, WIDE, picture
@@ -31,6 +31,8 @@ def render(data: ReportData) -> str:
         tables={name: getattr(tables, name)(data) for name in TABLES}
         | {"ablation": ablation.ablation(data), "control": ablation.control(data)},
         control=ablation.shape(data),
+        routes=routing.groups(data),
+        information=routing.information(data),
         samples=samples(data),
         legend=[(words.name(name), slot(number)) for number, name in enumerate(scores.expert_names(data))],
     )

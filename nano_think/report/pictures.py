@@ -9,6 +9,7 @@ from nano_think.report.ablation import differences
 from nano_think.report.data import ReportData
 from nano_think.report.lengths import lengths
 from nano_think.report.plots import bars, curves, weights
+from nano_think.report.routing import classes, depths, positions
 from nano_think.report.svg import drawing, save_png, to_svg
 
 # The page shows the wide one or, on a phone, the narrow one (points); both are read at the same size of type.
@@ -19,6 +20,9 @@ PICTURES: dict[str, tuple[Callable[[ReportData, float], Figure | None], str]] = 
     "bits_per_byte": (bars, "Bits per byte by scorer and domain"),
     "ablation": (differences, "Calibrated bits per byte of each model against the best expert, with intervals"),
     "routing": (weights, "Mean routing weight of each expert by domain"),
+    "routing_classes": (classes, "Mean routing weight of each expert by class of token"),
+    "routing_positions": (positions, "Mean routing weight of each expert by position in the document"),
+    "routing_depth": (depths, "Mean routing weight of each expert over the depth of a document"),
     "lengths": (lengths, "Documents by length in bytes and domain"),
 }
 

@@ -159,12 +159,16 @@ def _rows(frame: Axes, names: Sequence[str]) -> None:
 
 def weights(data: ReportData, width: float) -> Figure | None:
     """Routing: a bar per domain, cut by the experts' mean weights."""
-    experts, rows = scored.expert_names(data), scored.routing(data)
+    return stacks(scored.routing(data), scored.expert_names(data), width)
+
+
+def stacks(rows: Mapping[str, Mapping[str, float]], experts: list[str], width: float) -> Figure | None:
+    """A bar per row, cut by the experts' shares."""
     if not rows:
         return None
     columns = min(len(experts), 6 if width > PHONE else 3)
-    legend, row, left = 20.0 * math.ceil(len(experts) / columns) + 6, 27.0, 76.0
-    figure = canvas(width, legend + row * len(rows) + 4)
+    head, row, left = 20.0 * math.ceil(len(experts) / columns) + 6, 27.0, 76.0
+    figure = canvas(width, head + row * len(rows) + 4)
     frame = axes(figure, left, 2, width - left - 2, row * len(rows))
     frame.set_xlim(0, max(1.0, *(sum(parts.values()) for parts in rows.values())))
     _rows(frame, [fit(domain, 14) for domain in rows])
@@ -172,11 +176,11 @@ def weights(data: ReportData, width: float) -> Figure | None:
         _stack(frame, place, parts, experts, (width - left) / frame.get_xlim()[1])
     # On a phone the legend starts left of the bars, to have the room.
     wide = width > PHONE
-    _legend(frame, experts, columns, 0 if wide else -left, 110 if wide else width / columns)
+    legend(frame, experts, columns, 0 if wide else -left, 110 if wide else width / columns)
     return figure
 
 
-def _stack(frame: Axes, place: int, parts: dict[str, float], experts: list[str], scale: float) -> None:
+def _stack(frame: Axes, place: int, parts: Mapping[str, float], experts: list[str], scale: float) -> None:
     start = 0.0
     for name, part in parts.items():
         colour = colour_of(name, experts)
@@ -187,12 +191,12 @@ def _stack(frame: Axes, place: int, parts: dict[str, float], experts: list[str],
         start += part
 
 
-def _legend(frame: Axes, experts: list[str], columns: int, start: float, step: float) -> None:
-    """Squares and names above the bars, from `start` points right of the axes' edge, `step` points apart."""
+def legend(frame: Axes, experts: list[str], columns: int, start: float, step: float, above: float = 0.0) -> None:
+    """Squares and names `above` the axes, from `start` points right of their edge, `step` points apart."""
     rows, height = math.ceil(len(experts) / columns), extent(frame)[1]
     look: dict[str, Any] = {"xycoords": "axes points", "va": "center_baseline", "annotation_clip": False}
     for number, name in enumerate(experts):
         line, column = divmod(number, columns)
-        x, y = start + column * step, height + 12 + 20 * (rows - 1 - line)
+        x, y = start + column * step, height + above + 12 + 20 * (rows - 1 - line)
         frame.annotate("■", (x, y), color=colour_of(name, experts), **look)
         frame.annotate(fit(spoken(name), 14), (x + 12, y), color=INK, **look)

@@ -15,6 +15,7 @@ from nano_think.data.tokens import TokenSet
 from nano_think.evaluation.ablation import ablation
 from nano_think.evaluation.bits_per_byte import score, summarise
 from nano_think.evaluation.documents import split_documents
+from nano_think.evaluation.routing import Routing, token_classes
 from nano_think.inference.engine import generate
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.models.think import NanoThink
@@ -62,12 +63,15 @@ class Evaluate(Stage):
         model = load_on_device(inputs["router"], job)
         documents = split_documents(tokens, job.evaluate.max_tokens, seed=0)
         controls = load_controls(inputs["calibration"], inputs.get("dense"), model)
-        frame = score(model, documents, job.space.window, load_memories(inputs["memory"]), controls=controls)
-        results = summarise(frame, model.names) | {"ablation": ablation(frame, model.names)}
+        tokenizer, memories = Tokenizer.load(inputs["router"].path), load_memories(inputs["memory"])
+        routing = Routing(model.names, token_classes(tokenizer))
+        frame = score(model, documents, job.space.window, memories, controls=controls, watch=routing.add)
+        results = summarise(frame, model.names)
+        results |= {"ablation": ablation(frame, model.names), "routing": routing.figures()}
         write_json(out / RESULTS, results)
         frame.to_parquet(out / DOCUMENTS)
         table_of(results).to_parquet(out / TABLE)
-        write_json(out / SAMPLES, self._samples(model, Tokenizer.load(inputs["router"].path)))
+        write_json(out / SAMPLES, self._samples(model, tokenizer))
         return results
 
     def _samples(self, model: NanoThink, tokenizer: Tokenizer) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def collect(job: ReportJob, inputs: Inputs) -> "ReportData":
         parameters=summaries["router"]["parameters"],
         costs=_costs(manifests, list(results["experts"])),
         dense=_dense(summaries.get("dense")),
-        results=results | {"routing": {"by_domain": by_domain}},
+        results=results | {"routing": {**(results.get("routing") or {}), "by_domain": by_domain}},
         samples=read_json(inputs["evaluate"].path / SAMPLES),
         experts=list(results["experts"]),
         times={name: {"seconds": manifest["seconds"], "fresh": False} for name, manifest in manifests.items()},

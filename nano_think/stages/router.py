@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nano_think.core.config import Config
 from nano_think.core.errors import ArtifactError
 from nano_think.core.rng import branch
@@ -14,13 +16,17 @@ from nano_think.models.checkpoint import ModelShape, build_mixture, save_mixture
 from nano_think.models.embedder import load_head
 from nano_think.models.think import NanoThink, RouterConfig
 from nano_think.nn.weights import fill, load_weights
+from nano_think.stages.artifact import Artifact
 from nano_think.stages.pretrain import WEIGHTS, Pretrain
 from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Inputs
 from nano_think.stages.training import Trainer, TrainingStage
-from nano_think.training.loop import TrainConfig, seed_everything
+from nano_think.training.estimate import format_bytes
+from nano_think.training.loop import TrainConfig, check_batch, seed_everything
 from nano_think.training.objectives.router import RouterObjective
+from nano_think.training.streams import WindowCache, bytes_per_window, digest_of, why_not
 
+STREAMS = "streams"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -38,6 +44,9 @@ class RouterTrainConfig(Config):
     """Chance that a window goes without one of the experts while training (0 to 1)."""
     entropy: float = 0.01
     """Bonus for the entropy of the weights at the start; it fades within the first fifth of the training (nats)."""
+    cache_bytes: int = 4_000_000_000
+    """Most room on the disk for what the experts make of the routing split, which then is computed once and read back
+    in later epochs; 0 computes it at every step (bytes)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +74,11 @@ class RouterStage(TrainingStage):
         objective = RouterObjective(model, job.router.expert_dropout, job.router.entropy)
         routing = TokenSet.open(tokens.path, "router")
         budget = min(job.router.train.tokens, max(1, int(job.router.max_epochs * len(routing))))
-        summary = trainer.train(objective, tokens, "router", replace(job.router.train, tokens=budget), self.name)
+        config = replace(job.router.train, tokens=budget)
+        chosen = self._remember(objective, tokens, config, trainer)
+        trainer.compute["experts"] = chosen
+        summary = trainer.train(objective, tokens, "router", config, self.name, recut=False)
+        summary |= {"experts": _told(objective.cache, chosen)}
         save_mixture(out, model, shape)
         for name in TOKENIZER_FILES:
             shutil.copyfile(inputs["tokenizer"].path / name, out / name)
@@ -73,6 +86,37 @@ class RouterStage(TrainingStage):
         table = {"token table": model.head.table.numel(), "unigram bias": model.head.bias.numel()}
         sizes = {**table, **parts, "router": count_parameters(model.router)}
         return summary | {"parameters": sizes | {"whole": sum(sizes.values())}}
+
+    def _remember(self, objective: RouterObjective, tokens: Artifact, config: TrainConfig, trainer: Trainer) -> str:
+        """Keep what the experts make of the windows where that is worth it; what was chosen, and why."""
+        windows = trainer.windows(tokens, "router", config, self.name, recut=False)
+        accelerator, folder = trainer.accelerator, trainer.work / STREAMS
+        check_batch(config, accelerator.num_processes)
+        objective.to(accelerator.device)
+        part_BT1 = torch.from_numpy(windows.batch(0, 0, accelerator.num_processes * config.accumulate))
+        with torch.no_grad(), accelerator.autocast():
+            parts = objective.read_experts(part_BT1[:1].to(accelerator.device))
+        steps, size = config.steps(windows.window), bytes_per_window(parts)
+        refused = why_not(windows, steps, size, self.config.router.cache_bytes, trainer.work)
+        if refused:
+            return f"computed at every step ({refused})"
+        about = {"model": digest_of(objective.model.experts, objective.model.head), "dtype": trainer.dtype}
+        # The others find what the first process has laid out.
+        with accelerator.main_process_first():
+            objective.remember(WindowCache(folder, windows.distinct(), parts, about))
+        again, drawn = windows.repeats(steps), steps * windows.batch_size
+        needed = format_bytes((drawn - again) * size)
+        return f"computed once and kept on disk ({again:,} of {drawn:,} windows come again; {needed})"
+
+
+def _told(cache: WindowCache | None, chosen: str) -> dict[str, Any]:
+    """How the experts' outputs came about; counts and times are those of the first process since it last started."""
+    if cache is None:
+        return {"chosen": chosen}
+    told = {"chosen": chosen, "windows": len(cache.rows), "bytes_per_window": cache.row_bytes, "given_up": cache.closed}
+    tally = cache.tally
+    cache.close()
+    return told | {"written": tally.computed, "read": tally.read, "seconds": tally.seconds}
 
 
 def assemble(job: RouterJob, inputs: Inputs) -> tuple[NanoThink, ModelShape]:

@@ -97,21 +97,32 @@ class Trainer:
         self.dtype = dtype
         self.compute = set_up(job.compute, self.accelerator.device)
 
+    def windows(
+        self, tokens: Artifact, split: str, config: TrainConfig, branch_name: str, recut: bool = True
+    ) -> Batches:
+        """The windows that `train` trains on."""
+        seed, text = branch(self.job.seed, branch_name, "windows"), TokenSet.open(tokens.path, split)
+        window, balance = self.job.space.window, config.balance
+        return open_windows(text, window, config.batch, seed, balance, config.balance_temperature, recut)
+
     def train(
-        self, objective: Objective, tokens: Artifact, split: str, config: TrainConfig, branch_name: str
-    ) -> dict[str, Any]:
+        self, objective: Objective, tokens: Artifact, split: str, config: TrainConfig, branch_name: str,
+        recut: bool = True,
+    ) -> dict[str, Any]:  # fmt: skip
         """Train on windows of a split of `tokens`; the summary of the training.
 
-        Returns in the first process alone, and raises `NothingLeft` in the others.
+        recut: whether each epoch cuts the text anew. Returns in the first process alone, and raises `NothingLeft` in
+        the others.
         """
         seed, window = branch(self.job.seed, branch_name, "windows"), self.job.space.window
         text = TokenSet.open(tokens.path, split)
-        windows = open_windows(text, window, config.batch, seed, config.balance, config.balance_temperature)
+        windows = self.windows(tokens, split, config, branch_name, recut)
         held_out = None
         if config.validate_every:
             held_out = open_windows(TokenSet.open(tokens.path, "validation"), window, config.batch, seed)
         per_token = count_flops(objective, windows, self.accelerator)
-        gauge = self._look_ahead(objective, windows, config)
+        gauge: Gauge | None = self._look_ahead(objective, windows, config)
+        gauge = None if objective.steps_differ else gauge
         draws = branch(self.job.seed, branch_name, "draws")
         figures = train(objective, windows, config, self.accelerator, self.work, self.log, draws, held_out, gauge)
         self.accelerator.end_training()

@@ -164,6 +164,7 @@ class _Run:
                 self.validation.restore(state["validation"], found.best)
             self.log({"event": "resumed", "step": self.step, "steps": self.steps})
         self.objective.train()
+        self.objective.begin()
         self.started = self.saved = self.logged = time.monotonic()
         self.logged_step = self.step
 

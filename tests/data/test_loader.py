@@ -1,12 +1,14 @@
 """The loader: a pure function of (seed, step), each window once per epoch, over ranks without repeats or gaps."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nano_think.core.errors import InputError
-from nano_think.data.loader import Windows
+from nano_think.data.loader import Balance, Windows, open_windows
+from nano_think.data.tokens import TokenSet
 
 # Every token is its own place, so that a window shows where it was cut.
 TOKENS = np.arange(1000, dtype=np.uint16)
@@ -93,3 +95,19 @@ def test_one_window_is_enough_and_fewer_tokens_are_not() -> None:
         InputError, match=r"^16 tokens are fewer than one window of 16 \+ 1; give more text or a smaller"
     ):
         Windows(TOKENS[:16], 16, 2, seed=1)
+
+
+@pytest.mark.parametrize("balance", ["proportional", "equal"])
+def test_without_recut_each_epoch_has_the_windows_of_the_first(balance: Balance) -> None:
+    """The first epoch is the same with and without; every window is among the distinct ones; repeats are counted."""
+    table = pa.table({"offset": [0, 600], "tokens": [600, 400], "domain": ["a", "b"]})
+    tokens = TokenSet(np.arange(1000, dtype=np.uint32), table)
+    fixed, anew = (open_windows(tokens, 16, 1, 5, balance, recut=recut) for recut in (False, True))
+    steps = 3 * fixed.windows_per_epoch
+    rows = [fixed.batch(step)[0].tobytes() for step in range(steps)]
+    distinct = [window.tobytes() for window in fixed.distinct()]
+    assert len(set(distinct)) == len(distinct) and set(rows) == set(distinct)
+    first = range(fixed.windows_per_epoch // 2)
+    assert all(np.array_equal(fixed.batch(step), anew.batch(step)) for step in first)
+    assert rows[: len(distinct)] != rows[fixed.windows_per_epoch :][: len(distinct)]
+    assert abs(fixed.repeats(steps) - (steps - len(distinct))) < 2 and anew.repeats(steps) == 0

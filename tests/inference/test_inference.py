@@ -108,14 +108,15 @@ def test_a_new_document_ends_the_text():
     assert text(model) == []
 
 
-def test_greedy_text_is_the_best_token_each_time_with_its_weights():
+@pytest.mark.parametrize("router", ["expert", "expert probability"])
+def test_greedy_text_is_the_best_token_each_time_with_its_weights(router: str):
     """Every step is the model's answer to the whole context, and reports the weights that it was predicted with."""
-    model, tokens, window = never_ending(tiny_mixture()), [START, 3, 4], 5
+    model, tokens, window = never_ending(tiny_mixture(router)), [START, 3, 4], 5
     steps = list(generate(model, tokens, window, 9, SamplingConfig(temperature=0.0)))
     for step in steps:
         with torch.no_grad():
             routed = model(torch.tensor([tokens[context_start(len(tokens), window) :]]))
-        assert step.token == int(model.head.logits(routed.hidden[0, -1]).argmax())
+        assert step.token == int(model.logits(routed)[0, -1].argmax())
         assert step.weights == pytest.approx(routed.weights[0, -1].tolist(), abs=1e-6)
         assert sum(step.weights) == pytest.approx(1.0, abs=1e-5)
         tokens.append(step.token)

@@ -81,6 +81,24 @@ def results(experts: list[str], domains: dict[str, float]) -> dict[str, Any]:
     }
 
 
+def routing(experts: list[str]) -> dict[str, Any]:
+    """What the router does, as an evaluation leaves it: the first expert gains with every group."""
+    groups = {
+        "by_class": ["words", "digits", "spaces"], "by_position": ["1", "2-3", "4-7", "8-15"],
+        "by_depth": ["0-10%", "10-20%", "20-30%"],
+    }  # fmt: skip
+    even = dict.fromkeys(experts, 1 / len(experts))
+    return {
+        kind: {
+            name: {"tokens": 1234 + k, "weights": even | {experts[0]: 0.3 + 0.1 * k}} for k, name in enumerate(names)
+        }
+        for kind, names in groups.items()
+    } | {
+        "information": {"bits": 0.0312, "by_chance": 0.0041, "by_chance_95": 0.0099, "p": 0.001, "most": 1.58,
+                        "documents": 830, "permutations": 1000},
+    }  # fmt: skip
+
+
 def sample(prompt: str, text: str, experts: list[str], seed: int) -> dict[str, Any]:
     dice = random.Random(seed)
     tokens, pieces = [], [piece for word in text.split(" ") for piece in (" " + word[:4], word[4:]) if piece.strip()]
@@ -127,7 +145,7 @@ def fake(experts: list[str] = EXPERTS, domains: dict[str, float] = DOMAINS, **ch
         | {"router": curve("router", 120_000, 3.72, 3.585, 20)},
         "parameters": {"token table (frozen)": 524_288, **{name: 787_456 + 1024 * k for k, name in enumerate(experts)},
                        "router": 4_099, "whole": 2_893_827},
-        "results": results(experts, domains),
+        "results": results(experts, domains) | {"routing": routing(experts)},
         "samples": [
             sample("In the beginning", "God created the heaven and the earth, and the children of Israel went up out "
                    "of the land,\nand the king said unto him, Behold, I have given thee the city.", experts, 1),

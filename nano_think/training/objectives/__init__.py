@@ -12,14 +12,20 @@ from torch import Tensor, nn
 class Objective(nn.Module):
     """Windows of token ids, (B, T + 1), and the share of the training that is done (0 to 1) -> named terms of the loss,
     which are summed. Each is a mean over the predicted tokens.
+
+    steps_differ: whether some steps compute less than others, so that operations per token say nothing of the speed.
     """
 
     def __init__(self, start_token: int):
         super().__init__()
         self.start_token = start_token
+        self.steps_differ = False
 
     def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
         raise AssertionError(f"{type(self).__name__} has no forward")
+
+    def begin(self) -> None:
+        """The training's own steps begin: whatever was computed before was an estimate or a trial."""
 
     def count_predicted(self, tokens_BT1: Tensor) -> Tensor:
         """How many tokens the means are over, which is what a part of a batch weighs: a start token is no target."""

@@ -1,38 +1,81 @@
 """What the training of the router minimises.
 
-B batch, T tokens, K experts
+B batch, T tokens, D model width, K experts
 """
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from nano_think.experts import masked_mean
-from nano_think.models.think import NanoThink
+from nano_think.models.fusion import mixed_nll, nll_of_each
+from nano_think.models.think import NanoThink, Routed
 from nano_think.training.objectives import Objective
+
+if TYPE_CHECKING:
+    from nano_think.training.streams import WindowCache
 
 
 class RouterObjective(Objective):
-    """Next-token loss of the fused hidden, and a bonus for the entropy of the weights that fades to nothing.
+    """Next-token loss of the mixture, and a bonus for the entropy of the weights that fades to nothing.
 
     expert_dropout: chance that a window goes without one of the experts, so that the mixture can also run without it.
     entropy: weight of the bonus at the start (nats); it falls linearly to 0 within the first fifth of the training.
+
+    `remember` gives it a cache: what the experts make of a window is then computed when it first comes, and read after.
     """
 
     def __init__(self, model: NanoThink, expert_dropout: float, entropy: float):
         super().__init__(model.start_token)
         self.model, self.expert_dropout, self.entropy = model, expert_dropout, entropy
+        self.cache: WindowCache | None = None
+        self.begun = False
+
+    def remember(self, cache: "WindowCache") -> None:
+        """Use a cache from the first step on (`begin`), for the windows that are trained on."""
+        self.cache, self.steps_differ = cache, True
+
+    def begin(self) -> None:
+        self.begun = True
 
     def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
         inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
         scored_BT = targets_BT != self.start_token
-        routed = self.model(inputs_BT, self._drop(len(inputs_BT), inputs_BT.device))
+        streams_BTKD, *nll_BTK = self._recall(tokens_BT1)
+        routed = self.model(inputs_BT, self._drop(len(inputs_BT), inputs_BT.device), streams_BTKD)
         # Not torch.special.entr: its gradient at a weight of 0, an expert that was left out, is infinite.
         entropy_BT = -(routed.weights * routed.weights.clamp_min(1e-9).log()).sum(-1)
         bonus = self.entropy * max(0.0, 1 - 5 * share)
         return {
-            "next_token": self.model.head.mean_nll(routed.hidden, targets_BT, scored_BT),
+            "next_token": self._next_token(routed, nll_BTK, targets_BT, scored_BT),
             "entropy": -bonus * masked_mean(entropy_BT, scored_BT),
         }
+
+    def read_experts(self, tokens_BT1: Tensor) -> list[Tensor]:
+        """All that is frozen: the experts' hiddens, (B, T, K, D), and, where distributions are mixed, the nats of each
+        for the targets, (B, T, K).
+        """
+        streams_BTKD = self.model.read_experts(tokens_BT1[:, :-1])
+        if self.model.router.fusion == "hidden":
+            return [streams_BTKD]
+        return [streams_BTKD, nll_of_each(self.model.head, streams_BTKD, tokens_BT1[:, 1:])]
+
+    def _recall(self, tokens_BT1: Tensor) -> list[Tensor]:
+        """`read_experts`, or what it gave for these windows before."""
+        if self.cache is None or not self.begun or not self.training:
+            return self.read_experts(tokens_BT1)
+        kept = self.cache.fetch(tokens_BT1)
+        if kept is not None:
+            return [part.to(tokens_BT1.device) for part in kept]
+        parts = self.read_experts(tokens_BT1)
+        self.cache.keep(tokens_BT1, parts)
+        return parts
+
+    def _next_token(self, routed: Routed, nll_BTK: list[Tensor], targets_BT: Tensor, scored_BT: Tensor) -> Tensor:
+        if self.model.router.fusion == "hidden":
+            return self.model.head.mean_nll(routed.hidden, targets_BT, scored_BT)
+        return masked_mean(mixed_nll(routed.weights, *nll_BTK), scored_BT)
 
     def _drop(self, B: int, device: torch.device) -> Tensor | None:
         K = len(self.model.names)

@@ -1,0 +1,144 @@
+"""A step of the router's training with the experts computed anew, and with what they gave read back from the disk.
+
+    python benchmarks/router.py [--preset micro] [--threads 1 2] [--fusion hidden probability] [--dtype auto] [--json]
+
+Models, windows and batches of a preset, freshly initialised, over random tokens: a step's time does not depend on what
+they learned. A step is forward, backward, clipping and optimiser, as the training takes it. The two ways take turns;
+both must give the very same loss on every batch, or this ends with an error. `ratios` holds, by fusion, the smallest
+ratio over the numbers of threads. Times are milliseconds per step. Those of `build` are per window: computing the
+experts, which a first epoch does anyway, and writing what they gave, which the cache adds.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _timing import medians, take_turns
+from torch import Tensor
+
+from nano_think.core.device import ComputeConfig, pick_dtype, set_up
+from nano_think.data.loader import Windows
+from nano_think.heads.language import LanguageHead, normalise_table
+from nano_think.models.checkpoint import ModelShape, build_mixture
+from nano_think.models.think import NanoThink
+from nano_think.stages.pipeline import PipelineConfig, load
+from nano_think.training.objectives.router import RouterObjective
+from nano_think.training.optim import build_optimizers
+from nano_think.training.streams import WindowCache, bytes_per_window
+
+BATCHES = 4
+CPU = torch.device("cpu")
+
+
+def build(config: PipelineConfig) -> NanoThink:
+    torch.manual_seed(0)
+    V, D = config.tokenizer.vocab_size, config.space.width
+    experts = {name: getattr(config.experts, name) for name in config.members}
+    shape = ModelShape(
+        width=D,
+        vocabulary=V,
+        window=config.space.window,
+        start_token=V - 1,
+        router=config.router.model,
+        experts=experts,
+    )
+    head = LanguageHead(normalise_table(torch.randn(V, D)), torch.randn(V).log_softmax(0))
+    return build_mixture(shape, head)
+
+
+class Training:
+    """One way to train a router: `step` takes the next batch."""
+
+    def __init__(self, model: NanoThink, config: PipelineConfig, batches: list[Tensor], half: bool):
+        train = config.router
+        self.objective = RouterObjective(model, train.expert_dropout, train.entropy).train()
+        self.optimizers = build_optimizers(self.objective, train.train.optim)
+        self.batches, self.clip, self.taken, self.half = batches, train.train.optim.clip or float("inf"), 0, half
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.half)
+
+    def loss(self, batch: Tensor, seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        with self.autocast():
+            return torch.stack(list(self.objective(batch, 0.5).values())).sum()
+
+    def step(self) -> None:
+        self.loss(self.batches[self.taken % BATCHES], self.taken).backward()
+        torch.nn.utils.clip_grad_norm_([p for p in self.objective.parameters() if p.requires_grad], self.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.taken += 1
+
+
+def measure(config: PipelineConfig, wanted: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Both ways with the threads that are set now."""
+    half = pick_dtype(wanted.dtype, CPU) == "bfloat16"
+    window, batch = config.space.window, wanted.batch or config.router.train.batch
+    tokens = np.random.default_rng(0).integers(0, config.tokenizer.vocab_size - 1, (BATCHES * batch + 1) * window + 1)
+    windows = Windows(tokens, window, batch, seed=0, recut=False)
+    batches = [torch.from_numpy(windows.batch(step)) for step in range(BATCHES)]
+    model = build(config)
+    anew, kept = (Training(model, config, batches, half) for _ in range(2))
+    with torch.no_grad(), kept.autocast():
+        parts = kept.objective.read_experts(batches[0])
+        cache = WindowCache(folder / "streams", windows.distinct(), parts, {})
+        started = time.perf_counter()
+        for tokens_BT1 in batches:
+            cache.keep(tokens_BT1, kept.objective.read_experts(tokens_BT1))
+        seconds = time.perf_counter() - started
+    kept.objective.remember(cache)
+    kept.objective.begin()
+    same = all(torch.equal(anew.loss(one, 7), kept.loss(one, 7)) for one in batches)
+    if not same or cache.tally.read != BATCHES * batch:
+        sys.exit("benchmark: what was kept does not give the same losses")
+    times = medians(take_turns({"computed_anew": anew.step, "read_back": kept.step}, wanted.rounds, warm_up=2))
+    windows_built, wrote = BATCHES * batch, cache.tally.seconds["write"]
+    cache.close()
+    return {
+        "ratio": times["computed_anew"] / times["read_back"],
+        **{name: 1e3 * value for name, value in times.items()},
+        "build": {"experts": 1e3 * (seconds - wrote) / windows_built, "write": 1e3 * wrote / windows_built},
+        "megabytes_per_window": bytes_per_window(parts) / 1e6,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="micro")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads")
+    parser.add_argument("--fusion", nargs="+", choices=["hidden", "probability"], default=["hidden", "probability"])
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="of matrix products")
+    parser.add_argument("--batch", type=int, default=0, help="windows per step; 0 is the preset's")
+    parser.add_argument("--vocab-size", type=int, default=0, help="words of the head; 0 is the preset's")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    wanted, found = parser.parse_args(), {}
+    for threads in wanted.threads:
+        set_up(ComputeConfig(device="cpu", threads=threads), CPU)
+        for fusion in wanted.fusion:
+            words = {"tokenizer": {"vocab_size": wanted.vocab_size}} if wanted.vocab_size else {}
+            config = load(wanted.preset, {"router": {"model": {"fusion": fusion}}}, words)
+            with tempfile.TemporaryDirectory() as folder:
+                one = found[f"{fusion}, {threads} thread(s)"] = measure(config, wanted, Path(folder))
+            print(f"{wanted.preset}, {fusion}, {threads} thread(s): {one['computed_anew']:.1f} ms anew,"
+                  f" {one['read_back']:.1f} ms read back: {one['ratio']:.2f}x; to build, per window:"
+                  f" {one['build']['experts']:.1f} ms of experts and {one['build']['write']:.2f} ms of writing",
+                  flush=True)  # fmt: skip
+    ratios = {
+        fusion: min(one["ratio"] for name, one in found.items() if name.startswith(fusion)) for fusion in wanted.fusion
+    }
+    if wanted.json:
+        print(json.dumps({"ratios": ratios, "preset": wanted.preset, "dtype": wanted.dtype, "measured": found}))
+
+
+if __name__ == "__main__":
+    main()

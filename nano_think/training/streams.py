@@ -1,0 +1,205 @@
+"""What frozen experts make of a text, computed once and kept on disk: a router's training reads it back.
+
+Rows are written and read as plain files and not mapped: a disk that is full is then an error that can be answered, and
+not the end of the process.
+
+B windows in a batch, T tokens
+"""
+
+import hashlib
+import shutil
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nano_think.core.errors import ArtifactError
+from nano_think.core.files import read_json, write_json
+from nano_think.data.loader import Batches
+from nano_think.training.estimate import format_bytes
+
+ROWS, MARKS, ABOUT = "rows.bin", "marks.bin", "about.json"
+# A row is worth its writing if it is read again at least so often on average.
+LEAST_REPEATS = 0.1
+# Of what is free on the disk, for checkpoints and others need some too.
+SHARE_OF_FREE = 0.5
+
+
+@dataclass
+class Tally:
+    """What a cache did in this process."""
+
+    computed: int = 0
+    """Windows that the experts were computed for and that were written."""
+    read: int = 0
+    """Windows that were read back."""
+    seconds: dict[str, float] = field(default_factory=lambda: {"write": 0.0, "read": 0.0})
+
+
+class WindowCache:
+    """Tensors by window, a row of bytes for each, found by the window's own tokens.
+
+    `keep` writes the parts of a batch, (B, ...) each; `fetch` gives back what it wrote, bit for bit, or None if a
+    window is not there. A row has a mark, written after it: the sum of its 64-bit words and 1. A row that a crash
+    cut off does not have its sum and is not there. Several processes may share a folder.
+    """
+
+    def __init__(self, folder: Path, windows: Iterable[np.ndarray], parts: Sequence[Tensor], about: dict[str, Any]):
+        """parts: what a batch gives, for the shapes and types. about: what the rows depend on beside the windows;
+        whatever was made of something else is dropped.
+        """
+        keys = [_key(window) for window in windows]
+        self.rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+        self.parts = [(part.shape[1:], part.dtype) for part in parts]
+        self.row_bytes, self.folder, self.tally, self.closed = bytes_per_window(parts), folder, Tally(), ""
+        about = about | {
+            "parts": [[list(shape), str(dtype)] for shape, dtype in self.parts],
+            "windows": hashlib.blake2b(b"".join(keys), digest_size=16).hexdigest(),
+        }
+        self._open(about)
+
+    def _open(self, about: dict[str, Any]) -> None:
+        try:
+            there = read_json(self.folder / ABOUT) == about
+        except ArtifactError:
+            there = False
+        if not there:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            (self.folder / ROWS).touch()
+            (self.folder / MARKS).write_bytes(bytes(8 * len(self.rows)))
+            write_json(self.folder / ABOUT, about)
+        self.files = [(self.folder / name).open("r+b", buffering=0) for name in (ROWS, MARKS)]
+        for file in self.files:
+            weakref.finalize(self, file.close)
+
+    @torch.no_grad()
+    def keep(self, tokens_BT1: Tensor, parts: Sequence[Tensor]) -> None:
+        """Write what the windows gave. Where the disk refuses, nothing is kept from now on, and `closed` says why."""
+        started = time.monotonic()
+        try:
+            for key, *values in zip(_keys(tokens_BT1), *(part.cpu() for part in parts), strict=True):
+                if key in self.rows and not self.closed:
+                    self._write(self.rows[key], values)
+                    self.tally.computed += 1
+        except OSError as error:
+            self.close(f"the disk refused ({error.strerror})")
+        self.tally.seconds["write"] += time.monotonic() - started
+
+    def _write(self, row: int, values: Sequence[Tensor]) -> None:
+        content = np.zeros(self.row_bytes, dtype=np.uint8)
+        for place, value in zip(self._places(), values, strict=True):
+            content[place] = _as_bytes(value.contiguous())
+        sources: list[np.ndarray] = [content, _mark(content)]
+        for file, size, data in zip(self.files, (self.row_bytes, 8), sources, strict=True):
+            file.seek(row * size)
+            view = data.data.cast("B")
+            while view:
+                view = view[file.write(view) :]
+
+    def fetch(self, tokens_BT1: Tensor) -> list[Tensor] | None:
+        """What `keep` was given for these windows, on the CPU; None if one of them is not there."""
+        started, rows = time.monotonic(), [self.rows.get(key) for key in _keys(tokens_BT1)]
+        if self.closed:
+            return None
+        parts = [torch.empty(len(rows), *shape, dtype=dtype) for shape, dtype in self.parts]
+        try:
+            for index, row in enumerate(rows):
+                if row is None or not self._read(row, [part[index] for part in parts]):
+                    return None
+        except OSError as error:
+            self.close(f"the disk refused ({error.strerror})")
+            return None
+        self.tally.read += len(rows)
+        self.tally.seconds["read"] += time.monotonic() - started
+        return parts
+
+    def _read(self, row: int, values: Sequence[Tensor]) -> bool:
+        content, mark = np.empty(self.row_bytes, dtype=np.uint8), np.empty(1, dtype=np.uint64)
+        targets: list[np.ndarray] = [mark, content]
+        for file, size, data in zip(reversed(self.files), (8, self.row_bytes), targets, strict=True):
+            file.seek(row * size)
+            view = data.data.cast("B")
+            # Without a mark there is nothing to read.
+            if file.readinto(view) != size or not mark[0]:
+                return False
+        for place, value in zip(self._places(), values, strict=True):
+            _as_bytes(value)[:] = content[place]
+        return bool(_mark(content)[0] == mark[0])
+
+    def _places(self) -> list[slice]:
+        """Where each part stands in a row, from a multiple of 8 bytes on."""
+        places, at = [], 0
+        for shape, dtype in self.parts:
+            places.append(slice(at, at + shape.numel() * dtype.itemsize))
+            at += _padded(shape, dtype)
+        return places
+
+    def close(self, why: str = "") -> None:
+        """Give the disk back."""
+        self.closed = why or "it is no longer needed"
+        for file in self.files:
+            file.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _keys(tokens_BT1: Tensor) -> list[bytes]:
+    return [_key(window) for window in tokens_BT1.cpu().numpy()]
+
+
+def _key(window: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(window).data, digest_size=16).digest()
+
+
+def _as_bytes(value: Tensor) -> np.ndarray:
+    """The memory of a contiguous tensor, which writing changes."""
+    return value.view(-1).view(torch.uint8).numpy()
+
+
+def _mark(content: np.ndarray) -> np.ndarray:
+    """The sum of the 64-bit words, and 1, (1,): never 0, which stands for a row that is not there."""
+    total = np.add.reduce(content.view(np.uint64), keepdims=True) + np.uint64(1)
+    return np.maximum(total, np.uint64(1))
+
+
+def _padded(shape: torch.Size, dtype: torch.dtype) -> int:
+    return -(-shape.numel() * dtype.itemsize // 8) * 8
+
+
+def bytes_per_window(parts: Sequence[Tensor]) -> int:
+    """Bytes of a row that holds what one window gives."""
+    return sum(_padded(part.shape[1:], part.dtype) for part in parts)
+
+
+def why_not(windows: Batches, steps: int, row_bytes: int, most_bytes: int, folder: Path) -> str | None:
+    """The reason to compute the experts at every step, or None where keeping what they gave is worth it.
+
+    Writing a window costs a few per cent of computing it, so that keeping pays as soon as a tenth of the windows come
+    again. It is refused where all windows need more than `most_bytes` or half of what is free on the disk.
+    """
+    drawn, repeats = steps * windows.batch_size, windows.repeats(steps)
+    distinct = drawn - repeats
+    if repeats < LEAST_REPEATS * distinct:
+        return f"only {repeats:,} of {drawn:,} windows come a second time"
+    needed, free = distinct * row_bytes, SHARE_OF_FREE * shutil.disk_usage(folder).free
+    if needed > most_bytes:
+        return f"it would need {format_bytes(needed)}, and {format_bytes(most_bytes)} are allowed (cache_bytes)"
+    if needed > free:
+        return f"it would need {format_bytes(needed)}, and half of what is free on the disk is {format_bytes(free)}"
+    return None
+
+
+def digest_of(*modules: nn.Module) -> str:
+    """The sha256 of all parameters and buffers."""
+    found = hashlib.sha256()
+    for module in modules:
+        for name, value in sorted(module.state_dict().items()):
+            found.update(name.encode())
+            found.update(_as_bytes(value.detach().cpu().contiguous()).data)
+    return found.hexdigest()
