@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nano_think.evaluation.scorers import Controls, columns, hiddens, nats, speakers
+from nano_think.evaluation.scorers import Controls, columns, hiddens, nats, through_hiddens
 from nano_think.models.think import NanoThink
 
 GROUP_TOKENS = 65_536
@@ -118,7 +118,7 @@ def read_states(
     """The hidden states by scorer, (N, D) each, and the targets, (N): what a fit needs of documents, in any order."""
     assert not model.training, "evaluate in evaluation mode"
     device, D = model.head.table.device, model.head.width
-    states = {name: [torch.zeros(0, D)] for name in speakers(model, controls)}
+    states = {name: [torch.zeros(0, D)] for name in through_hiddens(model, controls)}
     targets = [torch.zeros(0, dtype=torch.long)]
     for inputs_BT, targets_BT, real_BT in windows(documents, window, model.start_token):
         inputs_BT = inputs_BT.to(device)
@@ -145,7 +145,7 @@ def _read_group(model: NanoThink, group: Sequence[Document], window: int, contro
         inputs_BT = inputs_BT.to(device)
         routed = model(inputs_BT)
         hidden = hiddens(model, routed, inputs_BT, controls)
-        for name, nll_BT in nats(model, hidden, targets_BT.to(device), controls).items():
+        for name, nll_BT in nats(model, routed, hidden, targets_BT.to(device), controls).items():
             nats_N[name][place] = nll_BT.cpu()[real_BT]
         hidden_ND[place] = routed.hidden.cpu().float()[real_BT]
         weights_NK[place] = routed.weights.cpu()[real_BT]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nano_think.evaluation.calibration import Calibration
 from nano_think.experts import Expert
+from nano_think.models.fusion import mixed_nll
 from nano_think.models.think import NanoThink, Routed
 from nano_think.nn.blend import weighted_sum
 from nano_think.nn.documents import number_documents
@@ -63,9 +64,17 @@ def columns(model: NanoThink, controls: Controls | None) -> list[str]:
     return [*names, *calibrated, *(f"{prefix}oracle" for prefix in known)]
 
 
+def through_hiddens(model: NanoThink, controls: Controls | None) -> list[str]:
+    """The `speakers` that speak through a hidden state: all, but that a sum of distributions does not. What does not
+    has no calibration either.
+    """
+    mixed = ("mixture", WITHOUT) if model.router.fusion == "probability" else ()
+    return [name for name in speakers(model, controls) if name not in mixed]
+
+
 def hiddens(model: NanoThink, routed: Routed, inputs_BT: Tensor, controls: Controls | None) -> dict[str, Tensor]:
-    """The hidden states of the `speakers`, (B, T, D) each."""
-    return {name: _hidden(name, model, routed, inputs_BT, controls) for name in speakers(model, controls)}
+    """The hidden states of those that speak through one, (B, T, D) each."""
+    return {name: _hidden(name, model, routed, inputs_BT, controls) for name in through_hiddens(model, controls)}
 
 
 def _hidden(name: str, model: NanoThink, routed: Routed, inputs_BT: Tensor, controls: Controls | None) -> Tensor:
@@ -95,12 +104,17 @@ def without(weights_BTK: Tensor, k: int) -> Tensor:
 
 
 def nats(
-    model: NanoThink, hidden: dict[str, Tensor], targets_BT: Tensor, controls: Controls | None
+    model: NanoThink, routed: Routed, hidden: dict[str, Tensor], targets_BT: Tensor, controls: Controls | None
 ) -> dict[str, Tensor]:
     """-log p of each target in nats, (B, T), by column."""
     found = {name: model.head.nll(hidden_BTD, targets_BT) for name, hidden_BTD in hidden.items()}
+    each_BTK = torch.stack([found[member] for member in model.names], dim=-1)
     for name in columns(model, controls):
         speaker = name.removeprefix(CALIBRATED)
+        if name in ("mixture", WITHOUT) and name not in found:
+            left_out = model.names.index(LEFT_OUT) if name == WITHOUT else None
+            weights_BTK = routed.weights if left_out is None else without(routed.weights, left_out)
+            found[name] = mixed_nll(weights_BTK, each_BTK)
         if speaker == "oracle":
             prefix = name.removesuffix(speaker)
             found[name] = torch.stack([found[prefix + member] for member in model.names]).amin(dim=0)

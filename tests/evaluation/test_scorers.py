@@ -7,7 +7,17 @@ import torch
 
 from nano_think.evaluation.calibration import Calibration
 from nano_think.evaluation.reading import read, read_states
-from nano_think.evaluation.scorers import CALIBRATED, LEFT_OUT, WITHOUT, Controls, columns, hiddens, nats, speakers
+from nano_think.evaluation.scorers import (
+    CALIBRATED,
+    LEFT_OUT,
+    WITHOUT,
+    Controls,
+    columns,
+    hiddens,
+    nats,
+    speakers,
+    without,
+)
 from nano_think.models.think import NanoThink
 from tests.evaluation.test_reading import make_documents
 from tests.tiny import VOCABULARY, draw_tokens, tiny_expert, tiny_mixture
@@ -24,8 +34,8 @@ def make_controls(model: NanoThink, **more) -> Controls:
 @torch.no_grad()
 def all_nats(model: NanoThink, controls: Controls | None) -> dict[str, torch.Tensor]:
     tokens_BT, targets_BT = draw_tokens(2, 9), torch.randint(VOCABULARY, (2, 9))
-    hidden = hiddens(model, model(tokens_BT), tokens_BT, controls)
-    return nats(model, hidden, targets_BT, controls)
+    routed = model(tokens_BT)
+    return nats(model, routed, hiddens(model, routed, tokens_BT, controls), targets_BT, controls)
 
 
 def test_columns_are_those_that_are_scored():
@@ -89,3 +99,18 @@ def test_states_to_fit_on_are_those_that_are_scored():
     for name, hidden_ND in states.items():
         nll_N = controls.calibrations[name].nll(model.head, hidden_ND[None], target_N[None])[0]
         torch.testing.assert_close(nll_N.sum(), reading.nats[CALIBRATED + name].sum(), rtol=1e-5, atol=1e-3)
+
+
+def test_a_sum_of_distributions_is_scored_as_such_and_has_no_calibration():
+    """The mixture's nats are those of `NanoThink.nll`; nothing that has no hidden state is fitted as if it had one."""
+    model, document = tiny_mixture("expert probability"), max(make_documents(), key=lambda one: len(one.tokens))
+    controls = Controls(static=STATIC)
+    (reading,) = read(model, [document], 64, controls)
+    ids = torch.from_numpy(document.tokens)[None]
+    with torch.no_grad():
+        routed = model(ids[:, :-1])
+        torch.testing.assert_close(reading.nats["mixture"], model.nll(routed, ids[:, 1:])[0])
+        less = routed._replace(weights=without(routed.weights, model.names.index(LEFT_OUT)))
+        torch.testing.assert_close(reading.nats[WITHOUT], model.nll(less, ids[:, 1:])[0])
+    states, _ = read_states(model, [document], 64, controls)
+    assert not {"mixture", WITHOUT} & set(states) and set(model.names) < set(states)
