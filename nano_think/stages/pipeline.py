@@ -76,7 +76,7 @@ class PipelineConfig(Config):
     """The router and its training."""
     controls: Controls = "dense"
     """What is trained to compare with: nothing ("none"), or a transformer of equal parameters and equal training FLOPs,
-    which takes about as long as all experts together ("dense")."""
+    which takes about as much computation as all of them together ("dense")."""
     calibration: CalibrationConfig = CalibrationConfig()
     """What makes figures comparable."""
     memory: MemoryConfig = MemoryConfig()
@@ -158,7 +158,8 @@ def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
     }  # fmt: skip
     compute = parse(ComputeConfig, to_dict(config.compute) | settled, "compute")
     alone = replace(compute, threads=share_threads(config.compute.threads, 1))
-    shared = replace(compute, threads=share_threads(config.compute.threads, len(config.members)))
+    at_once = len(config.members) + (config.controls != "none")
+    shared = replace(compute, threads=share_threads(config.compute.threads, at_once))
     space, seed = config.space, config.seed
     embedding = EmbeddingJob(space=space, seed=seed, compute=alone, embedding=config.embedding)
     nodes = {
@@ -167,20 +168,20 @@ def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
         "tokens": Node(Tokens(TokensConfig()), ("ingest", "tokenizer")),
         "embedding": Node(Embedding(embedding), ("tokens",)),
     }
+    router = RouterJob(space=space, seed=seed, compute=alone, router=config.router, members=config.members)
+    experts = []
     for kind in config.members:
         expert = getattr(config.experts, kind)
         job = PretrainJob(space=space, seed=seed, compute=shared, kind=kind, expert=expert, train=config.pretrain)
         nodes[kind] = Node(Pretrain(job), ("tokens", "embedding"))
-    router = RouterJob(space=space, seed=seed, compute=alone, router=config.router, members=config.members)
-    nodes["router"] = Node(RouterStage(router), ("tokenizer", "tokens", "embedding", *config.members))
+        experts.append(job)
     controls: tuple[str, ...] = ()
     if config.controls == "dense":
         base = getattr(config.experts, KIND)
-        dense = DenseJob(
-            space=space, seed=seed, compute=alone, members=config.members, base=base, train=config.pretrain
-        )
-        nodes["dense"] = Node(Dense(dense), ("tokens", "embedding", *config.members, "router"))
+        dense = DenseJob(space=space, seed=seed, compute=shared, experts=tuple(experts), router=router, base=base)
+        nodes["dense"] = Node(Dense(dense), ("tokens", "embedding"))
         controls = ("dense",)
+    nodes["router"] = Node(RouterStage(router), ("tokenizer", "tokens", "embedding", *config.members))
     memory = MemoryJob(space=space, seed=seed, compute=alone, memory=config.memory)
     nodes["memory"] = Node(Memory(memory), ("tokens", "router"))
     calibration = CalibrationJob(space=space, seed=seed, compute=alone, calibration=config.calibration)

@@ -11,7 +11,7 @@ from nano_think.core.config import Config
 from nano_think.core.errors import ArtifactError
 from nano_think.core.rng import branch
 from nano_think.data.tokens import TokenSet
-from nano_think.experts import count_parameters
+from nano_think.experts import ExpertConfig, count_parameters
 from nano_think.models.checkpoint import ModelShape, build_mixture, save_mixture
 from nano_think.models.embedder import load_head
 from nano_think.models.think import NanoThink, RouterConfig
@@ -72,9 +72,7 @@ class RouterStage(TrainingStage):
         seed_everything(branch(job.seed, self.name))
         model, shape = assemble(job, inputs)
         objective = RouterObjective(model, job.router.expert_dropout, job.router.entropy)
-        routing = TokenSet.open(tokens.path, "router")
-        budget = min(job.router.train.tokens, max(1, int(job.router.max_epochs * len(routing))))
-        config = replace(job.router.train, tokens=budget)
+        config = training_of(job, tokens)
         chosen = self._remember(objective, tokens, config, trainer)
         trainer.compute["experts"] = chosen
         summary = trainer.train(objective, tokens, "router", config, self.name, recut=False)
@@ -119,14 +117,26 @@ def _told(cache: WindowCache | None, chosen: str) -> dict[str, Any]:
     return told | {"written": tally.computed, "read": tally.read, "seconds": tally.seconds}
 
 
-def assemble(job: RouterJob, inputs: Inputs) -> tuple[NanoThink, ModelShape]:
-    """The mixture with trained experts and a fresh router; an expert of another embedding is refused."""
-    about, embedding = inputs["tokens"].summary, inputs["embedding"]
-    experts = {name: Pretrain.read_config(inputs[name].manifest["config"]).expert for name in job.members}
-    shape = ModelShape(
+def training_of(job: RouterJob, tokens: Artifact) -> TrainConfig:
+    """The router's training, no longer than the routing split allows."""
+    most = int(job.router.max_epochs * len(TokenSet.open(tokens.path, "router")))
+    return replace(job.router.train, tokens=min(job.router.train.tokens, max(1, most)))
+
+
+def shape_of(job: RouterJob, tokens: Artifact, experts: dict[str, ExpertConfig]) -> ModelShape:
+    """What fixes the tensors of the mixture."""
+    about = tokens.summary
+    return ModelShape(
         width=job.space.width, vocabulary=about["vocab_size"], window=job.space.window,
         start_token=about["start_token"], router=job.router.model, experts=experts,
     )  # fmt: skip
+
+
+def assemble(job: RouterJob, inputs: Inputs) -> tuple[NanoThink, ModelShape]:
+    """The mixture with trained experts and a fresh router; an expert of another embedding is refused."""
+    embedding = inputs["embedding"]
+    experts = {name: Pretrain.read_config(inputs[name].manifest["config"]).expert for name in job.members}
+    shape = shape_of(job, inputs["tokens"], experts)
     model = build_mixture(shape, load_head(embedding.path))
     for name in job.members:
         trained_with = inputs[name].summary["embedding"]

@@ -82,6 +82,10 @@ class TrainConfig(Config):
         """Optimiser steps that the budget makes with windows of `window` tokens; at least one."""
         return max(1, round(self.tokens / (self.batch * window)))
 
+    def whole_tokens(self, window: int) -> int:
+        """The budget in whole steps (tokens)."""
+        return self.steps(window) * self.batch * window
+
 
 def seed_everything(seed: int) -> None:
     """Seed the global streams of Python, NumPy and torch (all devices)."""

@@ -87,7 +87,8 @@ def test_dense_of_a_real_run_is_equal_in_parameters_and_flops(nano_run):
     parts = open_artifact(nano_run.folder("router")).summary["parameters"]
     assert about["mixture"]["parameters"] == sum(parts[name] for name in (*EXPERTS, "router"))
     trained = [open_artifact(nano_run.folder(name)).summary for name in (*EXPERTS, "router")]
-    assert about["mixture"]["flops"] == pytest.approx(sum(one["flops"] for one in trained))
+    # The diffuser's blocks begin where they are drawn to begin, which moves its count by some millionths.
+    assert about["mixture"]["flops"] == pytest.approx(sum(one["flops"] for one in trained), rel=1e-4)
     assert about["parameters"] == pytest.approx(about["mixture"]["parameters"], rel=0.02)
     assert about["flops"] == pytest.approx(about["mixture"]["flops"], rel=0.02)
     assert about["embedding"] == open_artifact(nano_run.folder("embedding")).digest

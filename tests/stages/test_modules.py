@@ -5,7 +5,6 @@ import textwrap
 import pytest
 
 from nano_think.experts import EXPERTS
-from nano_think.models.dense import KIND
 from nano_think.stages import modules
 from nano_think.stages.pipeline import load, plan
 
@@ -156,12 +155,9 @@ def test_router_alone_follows_the_code_of_the_router(edited):
 
 @pytest.mark.parametrize("name", EXPERTS)
 def test_expert_follows_its_own_code_and_not_another_experts(edited, name):
-    """Editing one expert trains that one again, and what contains it, but no other; the dense control is a transformer
-    too.
-    """
+    """Editing one expert trains that one again, and what contains it or is made equal to it, but no other."""
     changed = edited(EXPERTS[name].__module__)
-    control = {"dense", "report"} if name == KIND else set()
-    assert {name, "router", "memory", "calibration", "evaluate"} | control == changed
+    assert {name, "router", "memory", "calibration", "evaluate", "dense"} == changed - {"report"}
 
 
 def test_loop_is_of_all_trainings(edited):

@@ -54,7 +54,7 @@ def test_threads_are_settled_and_shared(monkeypatch):
     """Cores are shared among the trainings that run at once; a number that was asked for is taken."""
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     nodes = plan(load("nano"))
-    assert [nodes[name].stage.config.compute.threads for name in ("embedding", "transformer", "router")] == [6, 2, 6]
+    assert [nodes[name].stage.config.compute.threads for name in ("embedding", "transformer", "router")] == [6, 1, 6]
     nodes = plan(load("nano", {"compute": {"threads": 1}}))
     assert {nodes[name].stage.config.compute.threads for name in ("embedding", "transformer", "router")} == {1}
 
