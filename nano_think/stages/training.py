@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from nano_think.core.config import parse, to_dict
-from nano_think.core.device import pick_device, pick_dtype, set_up
+from nano_think.core.device import pick_compile, pick_device, pick_dtype, set_up
 from nano_think.core.files import write_json
 from nano_think.core.process import accelerate_command, child_environment, run_child
 from nano_think.core.progress import format_seconds
@@ -32,7 +32,7 @@ from nano_think.training.estimate import estimate, format_bytes, refuse_too_larg
 from nano_think.training.flops import count_flops
 from nano_think.training.layers import compile_layers
 from nano_think.training.loop import Gauge, Log, TrainConfig, check_batch, train
-from nano_think.training.machine import free_memory, gemm_rate
+from nano_think.training.machine import finish, free_memory, gemm_rate
 from nano_think.training.objectives import Objective
 
 CURVE, VALIDATION = "curve.json", "validation.json"
@@ -150,22 +150,35 @@ class Trainer:
         sharing, free = world if device.type == "cpu" else 1, free_memory(device)
         refuse_too_large(needed, sharing, free)
         trial = partial(try_step, objective, part_BT1, accelerator)
-        compiled = compile_layers(objective, trial) if self.job.compute.compile == "on" else "off (as set)"
-        started = time.monotonic()
-        trial()
-        seconds = config.steps(windows.window) * config.accumulate * (time.monotonic() - started)
+        compiled = self._compile(objective, trial)
+        parts = config.steps(windows.window) * config.accumulate
         gauge = Gauge(needed.flops_per_token, world * gemm_rate(device, getattr(torch, self.dtype)))
         self.compute |= {
             "compile": compiled,
             "memory": f"{format_bytes(sharing * needed.bytes)} of {format_bytes(free) if free else 'unknown'} free",
             "operations": f"{gauge.flops_per_token / 1e6:,.0f} MFLOP per token",
-            "product": f"{gauge.peak / 1e9:,.0f} GFLOP/s", "expected": format_seconds(seconds),
+            "product": f"{gauge.peak / 1e9:,.0f} GFLOP/s",
+            "expected": ("at most " if objective.steps_differ else "") + format_seconds(parts * self._time(trial)),
         }  # fmt: skip
         if device.type == "cpu":
             self.compute["kernels"] = kernels().reason
         if accelerator.is_main_process:
             self._log({"event": "compute", **self.compute})
         return gauge
+
+    def _compile(self, objective: Objective, trial: Callable[[], None]) -> str:
+        """Compile the layers if that is wanted; how it went."""
+        if self.job.compute.compile == "on":
+            return compile_layers(objective, trial)
+        usual = pick_compile("auto", self.accelerator.device) == "off"
+        return "off (takes longer than it saves here)" if usual else "off (as set)"
+
+    def _time(self, trial: Callable[[], None]) -> float:
+        """Seconds of a trial on the device."""
+        started = time.monotonic()
+        trial()
+        finish(self.accelerator.device)
+        return time.monotonic() - started
 
     def log(self, event: dict[str, Any]) -> None:
         name = {"step": CURVE, "validation": VALIDATION}.get(event["event"])

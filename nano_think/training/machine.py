@@ -53,14 +53,14 @@ def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
     for run in range(WARM_UP + GEMM_RUNS):
         started = time.perf_counter()
         a @ b
-        _finish(device)
+        finish(device)
         seconds.append(time.perf_counter() - started)
         if run >= WARM_UP and time.perf_counter() > deadline:
             break
     return 2 * M * K * N / statistics.median(seconds[WARM_UP:])
 
 
-def _finish(device: torch.device) -> None:
+def finish(device: torch.device) -> None:
     """Wait until a GPU has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
