@@ -156,7 +156,7 @@ class Trainer:
         self.compute |= {
             "compile": compiled,
             "memory": f"{format_bytes(sharing * needed.bytes)} of {format_bytes(free) if free else 'unknown'} free",
-            "operations": f"{gauge.flops_per_token / 1e6:,.0f} MFLOP per token",
+            "operations": f"{gauge.flops_per_token / 1e6:,.1f} MFLOP per token",
             "product": f"{gauge.peak / 1e9:,.0f} GFLOP/s",
             "expected": ("at most " if objective.steps_differ else "") + format_seconds(parts * self._time(trial)),
         }  # fmt: skip
