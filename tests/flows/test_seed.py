@@ -10,16 +10,8 @@ from nano_think.stages.pipeline import load
 
 TWO_STEPS = [
     *("--embedding.train.batch", 1, "--embedding.train.tokens", 1024, "--pretrain.batch", 1, "--pretrain.tokens", 1024),
-    *(
-        "--router.train.batch",
-        1,
-        "--router.train.tokens",
-        1024,
-        "--memory.max-entries",
-        300,
-        "--memory.fit-tokens",
-        300,
-    ),
+    *("--router.train.batch", 1, "--router.train.tokens", 1024, "--memory.max-entries", 300),
+    *("--memory.fit-tokens", 300, "--calibration.fit-tokens", 1000),
     *("--evaluate.max-tokens", 300, "--evaluate.sample-tokens", 1, "--compute.threads", 1),
 ]
 
