@@ -27,12 +27,13 @@ def said_by_assistant(tokens_BT: Tensor, marks: Marks) -> Tensor:
     Nothing that is typed becomes one of the marks, so the ids alone tell it: the last mark before a token, of its own
     document, opens a message of the assistant.
     """
-    is_mark_BT = (tokens_BT == marks.start) | (tokens_BT == marks.opens) | (tokens_BT == marks.ends)
-    index_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).expand_as(tokens_BT)
-    latest_BT = torch.where(is_mark_BT, index_BT, 0).cummax(dim=1).values
-    before_BT = tokens_BT.gather(1, latest_BT.roll(1, dims=1))
-    before_BT[:, 0] = marks.start
-    return (before_BT == marks.opens) & (tokens_BT != marks.start) & (tokens_BT != marks.opens)
+    told_BT1 = torch.cat([torch.full_like(tokens_BT[:, :1], marks.start), tokens_BT], dim=1)
+    is_mark_BT1 = (told_BT1 == marks.start) | (told_BT1 == marks.opens) | (told_BT1 == marks.ends)
+    place_BT1 = torch.arange(told_BT1.shape[1], device=told_BT1.device).expand_as(told_BT1)
+    latest_BT1 = torch.where(is_mark_BT1, place_BT1, 0).cummax(dim=1).values
+    before_BT = told_BT1.gather(1, latest_BT1[:, :-1])
+    mark_BT = (tokens_BT == marks.start) | (tokens_BT == marks.opens)
+    return (before_BT == marks.opens) & ~mark_BT
 
 
 class ChatObjective(Objective):
