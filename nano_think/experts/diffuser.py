@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from nano_think.experts import EXPERTS, Expert, ExpertConfig, masked_mean
 from nano_think.heads.language import LanguageHead
-from nano_think.nn.attention import Attend, Tile, attend_where, causal_tiles
+from nano_think.nn.attention import Attend, Tile, attend_where, causal_tiles, computes_tiles
 from nano_think.nn.block import Block
 from nano_think.nn.cache import AttendCached, KeyValues, Span
 from nano_think.nn.documents import causal_mask, document_starts, number_documents, same_document
@@ -283,13 +283,17 @@ def doubled_masks(clean_BT: Tensor, noisy_BT: Tensor, block_BT: Tensor) -> tuple
 
 
 def attend_doubled(clean_BNTT: Tensor, noisy_BNTS: Tensor, longest: int) -> Attend:
-    """Attention over [clean; noisy] in two parts, so that nobody pays for the clean rows' masked half.
+    """Attention over [clean; noisy] in tiles or, where torch's kernel does it, in two parts: nobody pays for the clean
+    rows' masked half.
 
     longest: most rows of a block (rows).
     """
     T = clean_BNTT.shape[-1]
-    attend_clean = attend_where(clean_BNTT, causal_tiles(T))
-    attend_noisy = attend_where(noisy_BNTS, noisy_tiles(T, longest))
+    clean_tiles, tiles = causal_tiles(T), noisy_tiles(T, longest)
+    if computes_tiles(clean_BNTT.device, 2 * T):
+        behind = [Tile(slice(T + tile.queries.start, T + tile.queries.stop), tile.keys) for tile in tiles]
+        return attend_where(torch.cat([pad(clean_BNTT, (0, T)), noisy_BNTS], dim=2), clean_tiles + behind)
+    attend_clean, attend_noisy = attend_where(clean_BNTT, clean_tiles), attend_where(noisy_BNTS, tiles)
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         clean = attend_clean(q[:, :, :T], k[:, :, :T], v[:, :, :T])

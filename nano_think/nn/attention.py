@@ -43,7 +43,7 @@ def attend_where(mask_BNTS: Tensor, tiles: list[Tile] | None = None) -> Attend:
     short, only the tiles are computed. Elsewhere it is torch's fused kernel, which there needs less memory and time.
     """
     (T, S), counts = mask_BNTS.shape[-2:], _counting.get()
-    if mask_BNTS.device.type == "cpu" and S <= LONGEST_KEPT and counts is None:
+    if computes_tiles(mask_BNTS.device, S):
         return _attend_in_tiles(mask_BNTS, tiles or [Tile(slice(0, T), (slice(0, S),))])
 
     def attend(q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor) -> Tensor:
@@ -55,6 +55,11 @@ def attend_where(mask_BNTS: Tensor, tiles: list[Tile] | None = None) -> Attend:
         return scaled_dot_product_attention(q_BNTH, k_BNSH, v_BNSH, attn_mask=bias)
 
     return attend
+
+
+def computes_tiles(device: torch.device, S: int) -> bool:
+    """Whether attention over S keys is computed here tile by tile, and by none of torch's kernels."""
+    return device.type == "cpu" and S <= LONGEST_KEPT and _counting.get() is None
 
 
 @contextmanager

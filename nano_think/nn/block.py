@@ -27,9 +27,9 @@ class Block(nn.Module):
     def forward(
         self, x_BTD: Tensor, rope: tuple[Tensor, Tensor], attend: Attend, scale: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
-        a_BTD = self.norm_attention(x_BTD)
+        a_BTD = self.norm_attention(x_BTD, for_product=True)
         a_BTD = a_BTD if scale is None else a_BTD * (1 + scale[0])
         x_BTD = x_BTD + self.dropout(self.attention(a_BTD, rope, attend))
-        m_BTD = self.norm_mlp(x_BTD)
+        m_BTD = self.norm_mlp(x_BTD, for_product=True)
         m_BTD = m_BTD if scale is None else m_BTD * (1 + scale[1])
         return x_BTD + self.dropout(self.mlp(m_BTD))

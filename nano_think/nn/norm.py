@@ -15,7 +15,16 @@ class RMSNorm(nn.RMSNorm):
     By the compiled kernel on a CPU where there is one, else by torch.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if have_kernel(x) and self.weight.dtype == torch.float32:
-            return ops.rms_norm(x, self.weight, EPS)
-        return super().forward(x)
+    def forward(self, x: Tensor, for_product: bool = False) -> Tensor:
+        """`for_product`: in the precision that autocast, where it is on, gives the matrix products that read it."""
+        dtype = product_dtype(x) if for_product else x.dtype
+        half = dtype == torch.bfloat16
+        if have_kernel(x) and self.weight.dtype == torch.float32 and (half or dtype == x.dtype):
+            return ops.rms_norm(x, self.weight, EPS, half)
+        return super().forward(x).to(dtype)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The precision in which a matrix product reads x."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -76,4 +76,18 @@ def test_the_operator_keeps_its_promises():
         checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
         for dtype in PRECISIONS:
             x, norm = draw(5, 21, dtype=dtype)
-            torch.library.opcheck(torch.ops.nano_think.rms_norm.default, (x, norm.weight, 1e-6), test_utils=checks)
+            operator = torch.ops.nano_think.rms_norm.default
+            torch.library.opcheck(operator, (x, norm.weight, 1e-6, True), test_utils=checks)
+
+
+def test_for_a_product_it_rounds_as_autocast_would():
+    """In bf16 where autocast is on, and the gradient is that of rounding afterwards, bit for bit."""
+    x, norm = draw(7, 37)
+    plain = norm(x)
+    assert norm(x, for_product=True).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        got = norm(x, for_product=True)
+    assert torch.equal(got, plain.bfloat16())
+    toward = torch.randn(x.shape).bfloat16()
+    grads = (torch.autograd.grad(y, (x, norm.weight), toward) for y in (got, plain.bfloat16()))
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))

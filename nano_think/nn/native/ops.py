@@ -23,7 +23,7 @@ def register() -> None:
     library.register_fake("nano_think::swiglu", lambda x: x.new_empty(len(x), x.shape[1] // 2))
     library.register_fake("nano_think::swiglu_backward", lambda g_y, x: x.new_empty(x.shape))
     library.register_autograd("nano_think::swiglu", _swiglu_backward, setup_context=_keep_all)
-    library.register_fake("nano_think::rms_norm", lambda x, weight, eps: x.new_empty(x.shape))
+    library.register_fake("nano_think::rms_norm", _norm_shapes)
     library.register_fake("nano_think::rms_norm_backward", _norm_backward_shapes)
     library.register_autograd("nano_think::rms_norm", _norm_backward, setup_context=_keep_norm)
     library.register_fake("nano_think::split_heads", _split_shapes)
@@ -61,9 +61,9 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return y_SF.view(*gate_up.shape[:-1], y_SF.shape[1])
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`torch.nn.functional.rms_norm` over the last dimension in fp32 or bf16 on a CPU."""
-    return torch.ops.nano_think.rms_norm(x.reshape(-1, x.shape[-1]), weight, eps).view_as(x)
+def rms_norm(x: Tensor, weight: Tensor, eps: float, half: bool = False) -> Tensor:
+    """`torch.nn.functional.rms_norm` over the last dimension in fp32 or bf16 on a CPU; `half`: in bf16."""
+    return torch.ops.nano_think.rms_norm(x.reshape(-1, x.shape[-1]), weight, eps, half).view_as(x)
 
 
 def split_heads(
@@ -122,17 +122,21 @@ def _swiglu_backward(ctx, g_y: Tensor) -> Tensor:
     return torch.ops.nano_think.swiglu_backward(g_y, *ctx.saved_tensors)
 
 
+def _norm_shapes(x, weight, eps, half):
+    return x.new_empty(x.shape, dtype=torch.bfloat16 if half else x.dtype)
+
+
 def _norm_backward_shapes(g_y, x, weight, eps):
     return x.new_empty(x.shape), _new(x, *weight.shape)
 
 
 def _keep_norm(ctx, inputs, output) -> None:
-    *tensors, ctx.eps = inputs
+    *tensors, ctx.eps, _ = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _norm_backward(ctx, g_y: Tensor) -> tuple[Tensor | None, ...]:
-    return *torch.ops.nano_think.rms_norm_backward(g_y, *ctx.saved_tensors, ctx.eps), None
+    return *torch.ops.nano_think.rms_norm_backward(g_y, *ctx.saved_tensors, ctx.eps), None, None
 
 
 def _split_shapes(qkv, n_heads, weight_q, weight_k, cos, sin, eps):
