@@ -22,6 +22,7 @@ class Verb:
 
 
 VERBS = {
+    "plan": Verb("what a run would do, stage by stage, and why; nothing is made", "nano_think.cli.plan:main"),
     "generate": Verb(
         "write on from a prompt, with the experts' weights beside each token", "nano_think.cli.generate:main"
     ),

@@ -133,11 +133,16 @@ def _memory_of(model: Artifact) -> Artifact | None:
     return memory.verify() if memory else None
 
 
+def finished(root: Path, stage: str) -> list[Path]:
+    """The folders of the finished artifacts of a stage under a root, the newest first."""
+    manifests = sorted((root / stage).glob(f"*/{MANIFEST}"), key=lambda file: file.stat().st_mtime, reverse=True)
+    return [manifest.parent for manifest in manifests]
+
+
 def newest(root: Path, stage: str, **inputs: Artifact) -> Artifact | None:
     """The artifact of a stage under a root that was finished last, of those that were made from exactly `inputs`."""
-    manifests = sorted((root / stage).glob(f"*/{MANIFEST}"), key=lambda file: file.stat().st_mtime)
-    for manifest in reversed(manifests):
-        found = open_artifact(manifest.parent)
+    for path in finished(root, stage):
+        found = open_artifact(path)
         made_from = found.manifest.get("inputs", {})
         if all(made_from.get(name, {}).get("digest") == artifact.digest for name, artifact in inputs.items()):
             return found
@@ -155,7 +160,7 @@ def find_text(text: str, root: Path) -> dict[str, Artifact]:
         if not isinstance(places, dict) or "ingest" not in places:
             raise ArtifactError(f"{root / LATEST}: names no text; run the pipeline again")
         names = [name for name in ("ingest", "tokenizer", "tokens") if name in places]
-        return {name: open_artifact(root / places[name]) for name in names}
+        return {name: open_artifact(root / places[name]).verify() for name in names}
     if text == "latest":
         found = newest(root, "ingest")
         if not found:
@@ -168,4 +173,4 @@ def find_text(text: str, root: Path) -> dict[str, Artifact]:
     beside = found.path.parent.parent
     made = {"ingest": found, "tokenizer": newest(beside, "tokenizer", ingest=found)}
     made["tokens"] = newest(beside, "tokens", **{name: one for name, one in made.items() if one})
-    return {name: one for name, one in made.items() if one}
+    return {name: one.verify() for name, one in made.items() if one}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nano_think.core.config import Config, flatten, overlay, parse, read_yaml, to_dict
-from nano_think.core.device import ComputeConfig, pick_compile, pick_device, pick_dtype, share_threads
+from nano_think.core.device import ComputeConfig, pick_compile, pick_device, pick_dtype, share_threads, without_numbers
 from nano_think.core.errors import UsageError, nearest
 from nano_think.data.ingest import IngestConfig
 from nano_think.data.tokenizer import TokenizerConfig
@@ -99,7 +99,7 @@ class PipelineConfig(Config):
         can be equal to, are found before any work.
         """
         try:
-            with torch.device("meta"):
+            with without_numbers():
                 Embedder(self.embedding.model, self.space.width, torch.zeros(self.tokenizer.vocab_size))
                 parts: list[nn.Module] = [Router(self.router.model, self.space.width, len(self.members))]
                 for name in self.members:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from accelerate import Accelerator
 
 from nano_think.core.config import parse, to_dict
 from nano_think.core.device import pick_compile, pick_device, pick_dtype, set_up
@@ -88,6 +87,9 @@ class Trainer:
     """What a stage's `fit` trains with: seeded, set up, logging to the parent, to MLflow and to the curve."""
 
     def __init__(self, job: Job, work: Path, log: Log):
+        # Slow to import, and the process that asks for trainings does none itself.
+        from accelerate import Accelerator
+
         self.job, self.work, self._log = job, work, log
         device = pick_device(job.compute.device)
         dtype = pick_dtype(job.compute.dtype, device)
