@@ -107,7 +107,7 @@ def _nearest(stage: Stage, known: Inputs, root: Path) -> tuple[dict[str, Any], l
 
 def _cost(stage: Stage, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What it took to make the artifact of a manifest, where its training was longer or shorter in proportion."""
-    seconds, memory = manifest.get("seconds"), manifest.get("summary", {}).get("memory")
+    seconds, memory = manifest.get("seconds"), manifest.get("summary", {}).get("memory_bytes")
     before, now = _budget(manifest.get("config", {})), _budget(to_dict(stage.config))
     return {"seconds": seconds * now / before if seconds and now and before else seconds, "memory": memory}
 
