@@ -1,4 +1,4 @@
-"""The flags that `run` and `plan` share: a pipeline's settings, and which of its stages are meant."""
+"""The flags that `run`, `plan` and others share: a pipeline's settings, and which of its stages are meant."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,21 +10,33 @@ from nano_think.cli.arguments import parse_arguments, pipeline_defaults
 from nano_think.stages.pipeline import Node, PipelineConfig, plan, title
 from nano_think.stages.selection import Selection
 
-A = TypeVar("A", bound="PlanArguments")
+A = TypeVar("A", bound="PipelineArguments")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanArguments:
+class PipelineArguments:
+    """A pipeline's settings."""
+
+    preset: str = "micro"
+    """Which settings to start from: nano (a minute, for tests), micro (a laptop), seed (one consumer GPU)."""
+    config: Path | None = None
+    """YAML file of settings laid over the preset."""
+    pipeline: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
+    """Everything that the run depends on."""
+
+    def nodes(self) -> dict[str, Node]:
+        """The pipeline of these settings, as data."""
+        return plan(self.pipeline, title(self.preset, self.pipeline))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanArguments(PipelineArguments):
     """What a run would do, and why: nothing is made and nothing is written.
 
     Each stage is fresh (nothing to do), stale (there is another one, or it is damaged), missing, or half-made (a run
     would go on with it). Takes the settings of `nano-think run`.
     """
 
-    preset: str = "micro"
-    """Which settings to start from: nano (a minute, for tests), micro (a laptop), seed (one consumer GPU)."""
-    config: Path | None = None
-    """YAML file of settings laid over the preset."""
     root: Path = Path("artifacts")
     """Folder that all artifacts go to; a second run in it goes on where the first one stopped."""
     from_: Annotated[tuple[str, ...], tyro.conf.arg(name="from", metavar="STAGE...")] = ()
@@ -37,16 +49,10 @@ class PlanArguments:
     """Make these stages again though they are up to date."""
     json: bool = False
     """Print one JSON object with all of it on the last line."""
-    pipeline: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
-    """Everything that the run depends on."""
 
     @property
     def selection(self) -> Selection:
         return Selection(first=self.from_, until=self.until, only=self.only, force=self.force)
-
-    def nodes(self) -> dict[str, Node]:
-        """The pipeline of these settings, as data."""
-        return plan(self.pipeline, title(self.preset, self.pipeline))
 
 
 @dataclass(frozen=True, kw_only=True)

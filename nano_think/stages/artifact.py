@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_think.core.errors import ArtifactError, UsageError
-from nano_think.core.files import digest, read_json, sha256, write_json
+from nano_think.core.files import digest, read_json, sha256, sync, write_json
 
 MANIFEST = "manifest.json"
 
@@ -64,14 +64,15 @@ def open_artifact(path: Path) -> Artifact:
 
 
 def seal(path: Path, stage: str, key: str, about: Mapping[str, Any], leave_out: str = "") -> Artifact:
-    """Finish the folder `path`: hash what is in it, but for the subfolder `leave_out`, and write the manifest."""
+    """Finish the folder `path`: flush what is in it to the disk, but for the subfolder `leave_out`, hash it, and write
+    the manifest, so that it survives a power cut whoever wrote it.
+    """
+    inside = [one for one in sorted(path.rglob("*")) if one.relative_to(path).parts[0] != leave_out]
+    found = [one for one in inside if one.is_file() and one.name != MANIFEST and not one.name.startswith(".")]
+    for one in [*found, *(folder for folder in reversed(inside) if folder.is_dir()), path]:
+        sync(one)
     files = {
-        file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-        and file.name != MANIFEST
-        and not file.name.startswith(".")
-        and file.relative_to(path).parts[0] != leave_out
+        file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in found
     }
     contents = digest({name: file["sha256"] for name, file in files.items()})
     write_json(path / MANIFEST, {"stage": stage, "key": key, "digest": contents, **about, "files": files})
@@ -134,8 +135,8 @@ def _memory_of(model: Artifact) -> Artifact | None:
 
 
 def finished(root: Path, stage: str) -> list[Path]:
-    """The folders of the finished artifacts of a stage under a root, the newest first."""
-    manifests = sorted((root / stage).glob(f"*/{MANIFEST}"), key=lambda file: file.stat().st_mtime, reverse=True)
+    """The folders of the finished artifacts of a stage ("*" for all) under a root, the newest first."""
+    manifests = sorted(root.glob(f"{stage}/*/{MANIFEST}"), key=lambda file: file.stat().st_mtime, reverse=True)
     return [manifest.parent for manifest in manifests]
 
 

@@ -1,10 +1,10 @@
 """Why an artifact is not what a stage would make now: what its key is made of, compared part by part, by name."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nano_think.core.config import flatten, to_dict
+from nano_think.core.config import to_dict
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.modules import read_modules
 from nano_think.stages.stage import Stage
@@ -65,15 +65,18 @@ def _changed(kind: Any, was: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
             yield Reason(kind, name, was.get(name), now.get(name))
 
 
-def _leaves(value: Any) -> Iterable[tuple[str, Any]]:
-    """A configuration or a fingerprint as flat names and plain values."""
-    if isinstance(value, list):
-        value = {str(one.get("name", index)) if isinstance(one, dict) else str(index): one
-                 for index, one in enumerate(value)}  # fmt: skip
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A configuration or a fingerprint as flat names and plain values; members of a list go by their kind or name."""
     if isinstance(value, Mapping):
-        return [(name, _plain(leaf)) for name, leaf in flatten(value)]
-    return [] if value is None else [("fingerprint", value)]
+        for name, one in value.items():
+            yield from _leaves(one, f"{prefix}.{name}" if prefix else str(name))
+    elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+        for index, one in enumerate(value):
+            yield from _leaves(one, f"{prefix}.{_name(one, index)}" if prefix else _name(one, index))
+    elif value is not None:
+        yield prefix, ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _plain(leaf: Any) -> Any:
-    return ", ".join(map(str, leaf)) if isinstance(leaf, list) else leaf
+def _name(member: Any, index: int) -> str:
+    known = member if isinstance(member, Mapping) else {}
+    return str(known.get("kind") or known.get("name") or index)

@@ -24,9 +24,10 @@ from nano_think.stages.embedding import Embedding, EmbeddingConfig, EmbeddingJob
 from nano_think.stages.evaluate import Evaluate, EvaluateConfig, EvaluateJob
 from nano_think.stages.ingest import Ingest
 from nano_think.stages.memory import Memory, MemoryConfig, MemoryJob
+from nano_think.stages.mixture import RouterJob, RouterTrainConfig
 from nano_think.stages.pretrain import Pretrain, PretrainJob
 from nano_think.stages.report import Report, ReportJob
-from nano_think.stages.router import RouterJob, RouterStage, RouterTrainConfig
+from nano_think.stages.router import RouterStage
 from nano_think.stages.space import SpaceConfig
 from nano_think.stages.stage import Stage
 from nano_think.stages.tokenizer import TrainTokenizer
