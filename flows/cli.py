@@ -3,9 +3,8 @@
 import json
 import shlex
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from nano_think.cli.verbs import Verb
 
@@ -19,56 +18,38 @@ RUN = Verb(
 
 def run(arguments: list[str]) -> int:
     """`nano-think run`: without a server of the user's."""
-    import yaml
-
-    from nano_think.cli.arguments import parse_arguments, pipeline_defaults
+    from nano_think.cli.pipeline import RunArguments, pipeline_arguments
     from nano_think.core.config import to_dict
-    from nano_think.stages.session import check
+    from nano_think.stages.outlook import ready
+    from nano_think.stages.session import check, hold
 
-    preset, defaults = pipeline_defaults(arguments, "micro")
-    kind = _arguments_kind()
-    wanted = parse_arguments(kind, "run", arguments, kind(preset=preset, pipeline=defaults))
+    wanted = pipeline_arguments(RunArguments, "run", arguments)
     if wanted.print_config:
+        import yaml
+
         print(yaml.safe_dump(to_dict(wanted.pipeline), sort_keys=False, allow_unicode=True), end="")
         return 0
-    check(wanted.root, wanted.pipeline)
-    artifacts = run_locally(preset, to_dict(wanted.pipeline), wanted.root)
+    if wanted.dry_run:
+        from nano_think.cli.plan import tell
+
+        tell(wanted)
+        return 0
+    nodes = wanted.nodes()
+    chosen = wanted.selection.choose(nodes)
+    with hold(wanted.root):
+        check(wanted.root, wanted.pipeline)
+        # Said before anything is started, and once more by the flow, which others call too.
+        ready(nodes, wanted.root, chosen)
+        select = to_dict(wanted.selection)
+        artifacts = run_locally(wanted.preset, to_dict(wanted.pipeline), wanted.root, select)
     _tell(artifacts, wanted.root, wanted.json)
     return 0
 
 
-def _arguments_kind() -> type:
-    import tyro
-
-    from nano_think.stages.pipeline import PipelineConfig
-
-    @dataclass(frozen=True, kw_only=True)
-    class RunArguments:
-        """Train a mixture from text and report on it; what is finished already is not done again.
-
-        Any setting below can be given as a flag, in a YAML file with --config, or both: default < preset < file <
-        flags.
-        --sources is short for --ingest.sources, --offline-ok is short for --ingest.offline-ok.
-        """
-
-        preset: str = "micro"
-        """Which settings to start from: nano (a minute, for tests), micro (a laptop), seed (one consumer GPU)."""
-        config: Path | None = None
-        """YAML file of settings laid over the preset."""
-        root: Path = Path("artifacts")
-        """Folder that all artifacts go to; a second run in it goes on where the first one stopped."""
-        print_config: bool = False
-        """Print the settings that result, as YAML, and do nothing."""
-        json: bool = False
-        """Print one JSON object with the places and figures of the run on the last line."""
-        pipeline: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
-        """Everything that the run depends on."""
-
-    return RunArguments
-
-
-def run_locally(preset: str, overrides: dict[str, Any], root: Path) -> "dict[str, Artifact]":
-    """Run the full pipeline on Prefect's temporary API."""
+def run_locally(
+    preset: str, overrides: dict[str, Any], root: Path, select: dict[str, Any] | None = None
+) -> "dict[str, Artifact]":
+    """Run the full pipeline, or the stages that `select` chooses, on Prefect's temporary API."""
     from flows.local import temporary_api
 
     with temporary_api(root) as wait_for_api:
@@ -77,10 +58,13 @@ def run_locally(preset: str, overrides: dict[str, Any], root: Path) -> "dict[str
 
         make_store(root)
         wait_for_api()
-        return full_pipeline(preset=preset, overrides=overrides, root=str(root))
+        return full_pipeline(preset=preset, overrides=overrides, root=str(root), select=select)
 
 
 def _tell(artifacts: "dict[str, Artifact]", root: Path, as_json: bool) -> None:
+    if "report" not in artifacts:
+        _tell_part(artifacts, as_json)
+        return
     results = artifacts["evaluate"].summary
     report, model = artifacts["report"].path / "report.html", artifacts["router"].path
     best, dense = min(results["experts"], key=results["experts"].get), results["dense"]
@@ -97,4 +81,13 @@ def _tell(artifacts: "dict[str, Artifact]", root: Path, as_json: bool) -> None:
     if as_json:
         keys = {name: artifact.key for name, artifact in artifacts.items()}
         print(json.dumps({"model": str(model), "report": str(report), "artifacts": keys, "results": results}))
+    sys.stdout.flush()
+
+
+def _tell_part(artifacts: "dict[str, Artifact]", as_json: bool) -> None:
+    """Of a run that was not asked for a report."""
+    for name, artifact in artifacts.items():
+        print(f"{name:<12} {artifact.path}")
+    if as_json:
+        print(json.dumps({"artifacts": {name: artifact.key for name, artifact in artifacts.items()}}))
     sys.stdout.flush()

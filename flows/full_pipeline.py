@@ -1,14 +1,19 @@
 """The full pipeline: text in, a mixture that one can talk to and a report out."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prefect import Task, flow
 from prefect.futures import PrefectFuture
 
+from nano_think.core.config import parse
 from nano_think.stages.artifact import Artifact
+from nano_think.stages.outlook import ready
 from nano_think.stages.pipeline import Node, load, plan, title
 from nano_think.stages.pretrain import Pretrain
+from nano_think.stages.selection import Selection
 from nano_think.stages.session import Session, open_session
 from tasks.calibration import calibration
 from tasks.dense import dense
@@ -30,24 +35,36 @@ TASKS = {task.name: task for task in STAGES}
 
 @flow(name="full-pipeline", flow_run_name="{preset}", validate_parameters=False, persist_result=False)
 def full_pipeline(
-    preset: str = "micro", overrides: dict[str, Any] | None = None, root: str = "artifacts"
-) -> dict[str, Artifact]:
-    """Run every stage of a preset, the experts at once; return the artifacts by stage.
+    preset: str = "micro", overrides: dict[str, Any] | None = None, root: str = "artifacts",
+    select: dict[str, list[str]] | None = None,
+) -> dict[str, Artifact]:  # fmt: skip
+    """Run every stage of a preset, or those that `select` chooses, the experts at once; return the artifacts by stage.
 
     overrides: nested settings laid over the preset, as in a configuration file.
+    select: {"first" | "until" | "only" | "force": [names of stages]}, as in `nano_think.stages.selection`.
     """
-    config = load(preset, overrides or {})
-    with open_session(Path(root), preset, config) as session:
-        artifacts = walk(plan(config, title(preset, config)), session)
-        session.finish(artifacts)
+    config, selection = load(preset, overrides or {}), parse(Selection, select or {}, "select")
+    nodes = plan(config, title(preset, config))
+    chosen = selection.choose(nodes)
+    with open_session(Path(root), preset, config, selection.force) as session:
+        given = ready(nodes, session.root, chosen)
+        artifacts = given | walk({name: nodes[name] for name in chosen}, session, given)
+        if artifacts.keys() == nodes.keys():
+            session.finish(artifacts)
     return artifacts
 
 
-def walk(nodes: dict[str, Node], session: Session) -> dict[str, Artifact]:
-    """Submit each node as soon as what it needs is there: the experts need nothing of each other."""
+def walk(
+    nodes: dict[str, Node], session: Session, given: Mapping[str, Artifact] = MappingProxyType({})
+) -> dict[str, Artifact]:
+    """Submit each node as soon as what it needs is there: the experts need nothing of each other.
+
+    given: artifacts of nodes that are not among these.
+    """
     submitted: dict[str, PrefectFuture] = {}
     for name, node in nodes.items():
-        inputs = results({need: submitted[need] for need in node.needs})
+        made = results({need: submitted[need] for need in node.needs if need in submitted})
+        inputs = {need: made[need] if need in made else given[need] for need in node.needs}
         task = pretrain if isinstance(node.stage, Pretrain) else TASKS[name]
         submitted[name] = task.submit(node.stage, inputs, session.root, session.context)
     return results(submitted)

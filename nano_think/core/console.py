@@ -3,6 +3,13 @@
 import sys
 import unicodedata
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Columns of what is not shown on a terminal but written to a file or piped on: nobody wants it folded.
+WIDE = 200
 
 
 def clean(text: str) -> str:
@@ -30,3 +37,13 @@ def flush_text(text: str) -> None:
     """Print cleaned text at once, without an end of line."""
     sys.stdout.write(clean(text))
     sys.stdout.flush()
+
+
+def console() -> "Console":
+    """A console that prints text as it is: no markup, no guessed colours, "?" for what the terminal cannot show."""
+    from rich.console import Console
+
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    width = None if sys.stdout.isatty() else WIDE
+    return Console(markup=False, highlight=False, emoji=False, width=width)

@@ -2,11 +2,15 @@
 reason.
 """
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from nano_think.core.config import Config
 
@@ -72,6 +76,33 @@ def pick_dtype(wanted: DType, device: torch.device) -> str:
 def pick_compile(wanted: Compile, device: torch.device) -> Compile:
     """What `wanted` stands for: "auto" is "on" for CUDA, "off" elsewhere."""
     return wanted if wanted != "auto" else "on" if device.type == "cuda" else "off"
+
+
+@contextlib.contextmanager
+def without_numbers() -> Iterator[None]:
+    """Models that are built in the block have shapes: what they would be filled with at random takes no memory, and
+    nothing is drawn.
+    """
+    with _Unfilled():
+        yield
+
+
+class _Unfilled(TorchFunctionMode):
+    """What is to be filled lies on the device "meta", and stays unfilled. All else is computed as ever: under
+    `torch.device("meta")` the least arithmetic imports PyTorch's compiler, more than a second of every command.
+    """
+
+    FILL = tuple(getattr(owner, name) for owner in (torch.Tensor, nn.init) for name in ("normal_", "uniform_"))
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.FILL:
+            return args[0] if args else kwargs["tensor"]
+        if func in (torch.empty, torch.randn):
+            return torch.empty(*args, **kwargs | {"device": "meta"})
+        return func(*args, **kwargs)
 
 
 def share_threads(wanted: int, trainings: int) -> int:

@@ -1,17 +1,19 @@
 """The ablation table: what each part is worth, every model calibrated alike, differences with their intervals."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from nano_think.evaluation.bootstrap import interval, resampled_totals
 from nano_think.evaluation.scorers import CALIBRATED
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 NOT_ROWS = ("domain", "bytes", "tokens")
 
 
-def ablation(frame: pd.DataFrame, experts: list[str], seed: int = 0) -> dict[str, Any]:
+def ablation(frame: "pd.DataFrame", experts: list[str], seed: int = 0) -> dict[str, Any]:
     """{"best_expert", "documents", "rows"} of one row of sums per document, as `score` makes it; a row is
     {"scorer", "bits_per_byte", "calibrated", "against": {"best_expert", "dense"}}.
 

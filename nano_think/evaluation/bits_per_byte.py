@@ -3,9 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 
 from nano_think.core.errors import InputError
@@ -14,6 +13,9 @@ from nano_think.evaluation.reading import Document, Reading, read
 from nano_think.evaluation.scorers import CALIBRATED, Controls
 from nano_think.memory.store import VectorStore
 from nano_think.models.chat import Model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEMORY_COLUMNS = ("persistent", "persistent_shuffled", "scratch", "scratch_shuffled")
 
@@ -27,13 +29,15 @@ def score(
     seed: int = 0,
     controls: Controls | None = None,
     watch: Callable[[Reading], None] = lambda reading: None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row per document: domain, bytes, tokens, nats by scorer (plain, and "calibrated.<scorer>"), and mean routing
     weight by expert ("weight.<expert>").
 
     Only sums over whole documents are kept, so memory does not grow with the text. `note` hears of the tokens done,
     `watch` is shown every reading.
     """
+    import pandas as pd
+
     frames = []
     control = memories.store.shuffled(seed) if memories else None
     for reading in read(model, documents, window, controls):
@@ -59,7 +63,9 @@ def _with_memories(reading: Reading, memories: Memories, control: VectorStore, s
     return found
 
 
-def _by_document(reading: Reading, nats: dict[str, torch.Tensor], names: list[str]) -> pd.DataFrame:
+def _by_document(reading: Reading, nats: dict[str, torch.Tensor], names: list[str]) -> "pd.DataFrame":
+    import pandas as pd
+
     n = len(reading.documents)
     count = torch.bincount(reading.document, minlength=n)
     columns = {name: _sum(values, reading.document, n) for name, values in nats.items()}
@@ -77,13 +83,13 @@ def _sum(values_N: torch.Tensor, document_N: torch.Tensor, n: int):
     return torch.zeros(n, dtype=torch.float64).index_add_(0, document_N, values_N.double()).numpy()
 
 
-def bits_per_byte(frame: pd.DataFrame, column: str) -> float:
+def bits_per_byte(frame: "pd.DataFrame", column: str) -> float:
     """Total nats of a scorer as bits, over the total bytes."""
     total = int(frame["bytes"].sum())
     return float(frame[column].sum()) / math.log(2) / total if total else math.nan
 
 
-def summarise(frame: pd.DataFrame, experts: list[str]) -> dict[str, Any]:
+def summarise(frame: "pd.DataFrame", experts: list[str]) -> dict[str, Any]:
     """The figures of an evaluation, under the keys that `nano-think eval --json` prints; `None` for what there is
     not.
 
@@ -95,7 +101,7 @@ def summarise(frame: pd.DataFrame, experts: list[str]) -> dict[str, Any]:
     return figures | {"calibrated": calibrated, "memory": _memory(frame), "domains": domains}
 
 
-def _figures(frame: pd.DataFrame, experts: list[str]) -> dict[str, Any]:
+def _figures(frame: "pd.DataFrame", experts: list[str]) -> dict[str, Any]:
     return _bits(frame, experts) | {
         "weights": {name: _mean_weight(frame, name) for name in experts},
         "documents": len(frame),
@@ -104,7 +110,7 @@ def _figures(frame: pd.DataFrame, experts: list[str]) -> dict[str, Any]:
     }
 
 
-def _bits(frame: pd.DataFrame, experts: list[str], prefix: str = "") -> dict[str, Any]:
+def _bits(frame: "pd.DataFrame", experts: list[str], prefix: str = "") -> dict[str, Any]:
     dense = f"{prefix}dense"
     return {
         "bits_per_byte": bits_per_byte(frame, f"{prefix}mixture"),
@@ -114,12 +120,12 @@ def _bits(frame: pd.DataFrame, experts: list[str], prefix: str = "") -> dict[str
     }
 
 
-def _mean_weight(frame: pd.DataFrame, name: str) -> float:
+def _mean_weight(frame: "pd.DataFrame", name: str) -> float:
     tokens = frame["tokens"]
     return float((frame[f"weight.{name}"] * tokens).sum() / max(1, tokens.sum()))
 
 
-def _memory(frame: pd.DataFrame) -> dict[str, Any] | None:
+def _memory(frame: "pd.DataFrame") -> dict[str, Any] | None:
     if not set(MEMORY_COLUMNS) <= set(frame.columns):
         return None
     return {

@@ -6,8 +6,7 @@ Its shape follows from the mixture's parameters, and its tokens from the mixture
 import math
 from dataclasses import replace
 
-import torch
-
+from nano_think.core.device import without_numbers
 from nano_think.core.errors import UsageError
 from nano_think.experts import build_expert, count_parameters
 from nano_think.experts.transformer import TransformerConfig
@@ -43,7 +42,7 @@ def _sizes(width: int, base: TransformerConfig) -> tuple[int, int, int]:
     """Parameters outside the layers, of a layer without its inner channels, and of one inner channel."""
 
     def count(n_layers: int, inner: int) -> int:
-        with torch.device("meta"):
+        with without_numbers():
             return count_parameters(build_expert(KIND, replace(base, n_layers=n_layers, inner=inner), width))
 
     one, slope = count(1, 1), count(1, 2) - count(1, 1)

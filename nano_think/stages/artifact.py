@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_think.core.errors import ArtifactError, UsageError
-from nano_think.core.files import digest, read_json, sha256, write_json
+from nano_think.core.files import digest, read_json, sha256, sync, write_json
 
 MANIFEST = "manifest.json"
 
@@ -64,14 +64,15 @@ def open_artifact(path: Path) -> Artifact:
 
 
 def seal(path: Path, stage: str, key: str, about: Mapping[str, Any], leave_out: str = "") -> Artifact:
-    """Finish the folder `path`: hash what is in it, but for the subfolder `leave_out`, and write the manifest."""
+    """Finish the folder `path`: flush what is in it to the disk, but for the subfolder `leave_out`, hash it, and write
+    the manifest, so that it survives a power cut whoever wrote it.
+    """
+    inside = [one for one in sorted(path.rglob("*")) if one.relative_to(path).parts[0] != leave_out]
+    found = [one for one in inside if one.is_file() and one.name != MANIFEST and not one.name.startswith(".")]
+    for one in [*found, *(folder for folder in reversed(inside) if folder.is_dir()), path]:
+        sync(one)
     files = {
-        file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-        and file.name != MANIFEST
-        and not file.name.startswith(".")
-        and file.relative_to(path).parts[0] != leave_out
+        file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in found
     }
     contents = digest({name: file["sha256"] for name, file in files.items()})
     write_json(path / MANIFEST, {"stage": stage, "key": key, "digest": contents, **about, "files": files})
@@ -133,11 +134,16 @@ def _memory_of(model: Artifact) -> Artifact | None:
     return memory.verify() if memory else None
 
 
+def finished(root: Path, stage: str) -> list[Path]:
+    """The folders of the finished artifacts of a stage ("*" for all) under a root, the newest first."""
+    manifests = sorted(root.glob(f"{stage}/*/{MANIFEST}"), key=lambda file: file.stat().st_mtime, reverse=True)
+    return [manifest.parent for manifest in manifests]
+
+
 def newest(root: Path, stage: str, **inputs: Artifact) -> Artifact | None:
     """The artifact of a stage under a root that was finished last, of those that were made from exactly `inputs`."""
-    manifests = sorted((root / stage).glob(f"*/{MANIFEST}"), key=lambda file: file.stat().st_mtime)
-    for manifest in reversed(manifests):
-        found = open_artifact(manifest.parent)
+    for path in finished(root, stage):
+        found = open_artifact(path)
         made_from = found.manifest.get("inputs", {})
         if all(made_from.get(name, {}).get("digest") == artifact.digest for name, artifact in inputs.items()):
             return found
@@ -155,7 +161,7 @@ def find_text(text: str, root: Path) -> dict[str, Artifact]:
         if not isinstance(places, dict) or "ingest" not in places:
             raise ArtifactError(f"{root / LATEST}: names no text; run the pipeline again")
         names = [name for name in ("ingest", "tokenizer", "tokens") if name in places]
-        return {name: open_artifact(root / places[name]) for name in names}
+        return {name: open_artifact(root / places[name]).verify() for name in names}
     if text == "latest":
         found = newest(root, "ingest")
         if not found:
@@ -168,4 +174,4 @@ def find_text(text: str, root: Path) -> dict[str, Artifact]:
     beside = found.path.parent.parent
     made = {"ingest": found, "tokenizer": newest(beside, "tokenizer", ingest=found)}
     made["tokens"] = newest(beside, "tokens", **{name: one for name, one in made.items() if one})
-    return {name: one for name, one in made.items() if one}
+    return {name: one.verify() for name, one in made.items() if one}

@@ -16,8 +16,8 @@ from nano_think.models.dense import KIND, match_parameters, match_tokens
 from nano_think.models.embedder import load_head
 from nano_think.nn.weights import fill, load_weights, save_weights
 from nano_think.stages.artifact import Artifact
+from nano_think.stages.mixture import RouterJob, shape_of, training_of
 from nano_think.stages.pretrain import Pretrain, PretrainJob
-from nano_think.stages.router import RouterJob, shape_of, training_of
 from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Inputs
 from nano_think.stages.training import Trainer, TrainingStage
@@ -62,7 +62,7 @@ class Dense(TrainingStage):
 
     def modules(self) -> list[str]:
         kinds = (KIND, *(one.kind for one in self.config.experts))
-        return [__name__, "nano_think.stages.training", *expert_modules(*kinds)]
+        return [__name__, "nano_think.stages.mixture", "nano_think.stages.training", *expert_modules(*kinds)]
 
     def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict[str, Any]:
         job, tokens, head = self.config, inputs["tokens"], load_head(inputs["embedding"].path)

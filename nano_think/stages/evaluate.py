@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from nano_think.core.config import Config
 from nano_think.core.errors import InputError
@@ -24,6 +22,9 @@ from nano_think.stages.calibration import load_controls
 from nano_think.stages.memory import load_memories, load_on_device
 from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Context, Inputs, Stage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESULTS, DOCUMENTS, TABLE, SAMPLES = "results.json", "documents.parquet", "table.parquet", "samples.json"
 
@@ -88,8 +89,10 @@ class Evaluate(Stage):
         return samples
 
 
-def table_of(results: dict[str, Any]) -> pd.DataFrame:
+def table_of(results: dict[str, Any]) -> "pd.DataFrame":
     """The figures as a long table: scorer, domain ("all" for the whole), bits per byte."""
+    import pandas as pd
+
     rows = []
     for domain, part in [("all", results), *results["domains"].items()]:
         values = {**part["experts"], "uniform": part["uniform"], "mixture": part["bits_per_byte"]}

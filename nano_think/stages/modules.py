@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import nano_think
@@ -23,7 +24,15 @@ SILENT = tuple(
 
 
 def digest_modules(*roots: str) -> str:
-    """A sha256 over the roots and all modules of this package that they import, directly or not, in any function."""
+    """A sha256 over what `read_modules` finds."""
+    told = "".join(f"{name}:{meaning}\n" for name, meaning in read_modules(*roots).items())
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def read_modules(*roots: str) -> dict[str, str]:
+    """Name -> digest of the roots and all modules of this package that they import, directly or not, in any function;
+    what is imported for its types alone is not used.
+    """
     seen: set[str] = set()
     queue = list(roots)
     while queue:
@@ -31,10 +40,7 @@ def digest_modules(*roots: str) -> str:
         if name not in seen:
             seen.add(name)
             queue += _imports(name) - seen
-    told = "".join(
-        f"{name}:{_meaning(name)}\n" for name in sorted(seen) if not name.startswith(SILENT) or name in roots
-    )
-    return hashlib.sha256(told.encode()).hexdigest()
+    return {name: _meaning(name) for name in sorted(seen) if not name.startswith(SILENT) or name in roots}
 
 
 def _file(name: str) -> Path | None:
@@ -65,12 +71,23 @@ def _parse(file: Path) -> ast.Module:
 @functools.cache
 def _imports(name: str) -> set[str]:
     found = set()
-    for node in ast.walk(_tree(name)):
+    for node in _used(_tree(name)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return {module for module in found if module.startswith(f"{PACKAGE}.") and _file(module)}
+
+
+def _used(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below this one, without those that only a type checker sees."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            for other in child.orelse:
+                yield from _used(other)
+        else:
+            yield from _used(child)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nano_think.core.config import Config, flatten, overlay, parse, read_yaml, to_dict
-from nano_think.core.device import ComputeConfig, pick_compile, pick_device, pick_dtype, share_threads
+from nano_think.core.device import ComputeConfig, pick_compile, pick_device, pick_dtype, share_threads, without_numbers
 from nano_think.core.errors import UsageError, nearest
 from nano_think.data.ingest import IngestConfig
 from nano_think.data.tokenizer import TokenizerConfig
@@ -24,9 +24,10 @@ from nano_think.stages.embedding import Embedding, EmbeddingConfig, EmbeddingJob
 from nano_think.stages.evaluate import Evaluate, EvaluateConfig, EvaluateJob
 from nano_think.stages.ingest import Ingest
 from nano_think.stages.memory import Memory, MemoryConfig, MemoryJob
+from nano_think.stages.mixture import RouterJob, RouterTrainConfig
 from nano_think.stages.pretrain import Pretrain, PretrainJob
 from nano_think.stages.report import Report, ReportJob
-from nano_think.stages.router import RouterJob, RouterStage, RouterTrainConfig
+from nano_think.stages.router import RouterStage
 from nano_think.stages.space import SpaceConfig
 from nano_think.stages.stage import Stage
 from nano_think.stages.tokenizer import TrainTokenizer
@@ -99,7 +100,7 @@ class PipelineConfig(Config):
         can be equal to, are found before any work.
         """
         try:
-            with torch.device("meta"):
+            with without_numbers():
                 Embedder(self.embedding.model, self.space.width, torch.zeros(self.tokenizer.vocab_size))
                 parts: list[nn.Module] = [Router(self.router.model, self.space.width, len(self.members))]
                 for name in self.members:

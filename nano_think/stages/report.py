@@ -1,6 +1,6 @@
 """Everything that was made -> one page to look at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ class Report(Stage):
         from nano_think.report import render, write_pictures
         from nano_think.report.ablation import ablation, markdown, rows
 
-        data = collect(self.config, inputs)
+        data = collect(self.config, inputs, context.fresh)
         write_text(out / PAGE, render(data))
         (out / PICTURES).mkdir(exist_ok=True)
         pictures = write_pictures(data, out / PICTURES)
@@ -55,8 +55,11 @@ class Report(Stage):
         return {"page": PAGE, "pictures": [picture.name for picture in pictures]}
 
 
-def collect(job: ReportJob, inputs: Inputs) -> "ReportData":
-    """What the report shows, read off the artifacts."""
+def collect(job: ReportJob, inputs: Inputs, fresh: Collection[str] = ()) -> "ReportData":
+    """What the report shows, read off the artifacts.
+
+    fresh: the stages that had nothing to do in the run that makes the report.
+    """
     from nano_think.report import ReportData
 
     manifests = {name: artifact.manifest for name, artifact in inputs.items()}
@@ -82,7 +85,7 @@ def collect(job: ReportJob, inputs: Inputs) -> "ReportData":
         results=results | {"routing": {**(results.get("routing") or {}), "by_domain": by_domain}},
         samples=read_json(inputs["evaluate"].path / SAMPLES),
         experts=list(results["experts"]),
-        times={name: {"seconds": manifest["seconds"], "fresh": False} for name, manifest in manifests.items()},
+        times={name: {"seconds": one["seconds"], "fresh": name in fresh} for name, one in manifests.items()},
         config=job.config,
         compute={name: summaries[name]["compute"] for name in trained},
         artifacts={name: _reference(artifact) for name, artifact in inputs.items()},

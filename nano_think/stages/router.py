@@ -1,24 +1,22 @@
 """Frozen experts and the routing split -> the mixture: the model that people talk to."""
 
 import shutil
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nano_think.core.config import Config
 from nano_think.core.errors import ArtifactError
 from nano_think.core.rng import branch
-from nano_think.data.tokens import TokenSet
-from nano_think.experts import ExpertConfig, count_parameters
+from nano_think.experts import count_parameters
 from nano_think.models.checkpoint import ModelShape, build_mixture, save_mixture
 from nano_think.models.embedder import load_head
-from nano_think.models.think import NanoThink, RouterConfig
+from nano_think.models.think import NanoThink
 from nano_think.nn.weights import fill, load_weights
 from nano_think.stages.artifact import Artifact
+from nano_think.stages.mixture import RouterJob, shape_of, training_of
 from nano_think.stages.pretrain import WEIGHTS, Pretrain
-from nano_think.stages.space import Job, expert_modules
+from nano_think.stages.space import expert_modules
 from nano_think.stages.stage import Inputs
 from nano_think.stages.training import Trainer, TrainingStage
 from nano_think.training.estimate import format_bytes
@@ -30,33 +28,6 @@ STREAMS = "streams"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RouterTrainConfig(Config):
-    """The router and its training, on documents that no expert has seen."""
-
-    model: RouterConfig = RouterConfig()
-    """Its shape."""
-    train: TrainConfig = TrainConfig(tokens=200_000)
-    """Its training; it never reads the routing split more than `max_epochs` times."""
-    max_epochs: float = 2.0
-    """Most times that the routing split is read (epochs)."""
-    expert_dropout: float = 0.1
-    """Chance that a window goes without one of the experts while training (0 to 1)."""
-    entropy: float = 0.01
-    """Bonus for the entropy of the weights at the start; it fades within the first fifth of the training (nats)."""
-    cache_bytes: int = 4_000_000_000
-    """Most room on the disk for what the experts make of the routing split, which then is computed once and read back
-    in later epochs; 0 computes it at every step (bytes)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RouterJob(Job):
-    """The router stage's configuration."""
-
-    router: RouterTrainConfig
-    members: tuple[str, ...]
-
-
 class RouterStage(TrainingStage):
     """Train the router over the frozen experts; the artifact is the whole mixture, with its tokenizer."""
 
@@ -65,7 +36,12 @@ class RouterStage(TrainingStage):
     Config = RouterJob
 
     def modules(self) -> list[str]:
-        return [__name__, "nano_think.stages.training", *expert_modules(*self.config.members)]
+        return [
+            __name__,
+            "nano_think.stages.mixture",
+            "nano_think.stages.training",
+            *expert_modules(*self.config.members),
+        ]
 
     def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict[str, Any]:
         job, tokens = self.config, inputs["tokens"]
@@ -115,21 +91,6 @@ def _told(cache: WindowCache | None, chosen: str) -> dict[str, Any]:
     tally = cache.tally
     cache.close()
     return told | {"written": tally.computed, "read": tally.read, "seconds": tally.seconds}
-
-
-def training_of(job: RouterJob, tokens: Artifact) -> TrainConfig:
-    """The router's training, no longer than the routing split allows."""
-    most = int(job.router.max_epochs * len(TokenSet.open(tokens.path, "router")))
-    return replace(job.router.train, tokens=min(job.router.train.tokens, max(1, most)))
-
-
-def shape_of(job: RouterJob, tokens: Artifact, experts: dict[str, ExpertConfig]) -> ModelShape:
-    """What fixes the tensors of the mixture."""
-    about = tokens.summary
-    return ModelShape(
-        width=job.space.width, vocabulary=about["vocab_size"], window=job.space.window,
-        start_token=about["start_token"], router=job.router.model, experts=experts,
-    )  # fmt: skip
 
 
 def assemble(job: RouterJob, inputs: Inputs) -> tuple[NanoThink, ModelShape]:

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from nano_think.stages.tracking import Tracker, open_tracker, status_of
 
 # What the empty stores of Prefect and MLflow take (bytes); they say nothing useful when they cannot have it.
 ROOM = 8 * 2**20
+# Roots that this process holds for a session that is yet to be opened.
+_handed: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,9 @@ def _metric(domain: str) -> str:
 
 
 def check(root: Path, config: PipelineConfig) -> None:
-    """Refuse at once what the run would refuse later: sources that are not there, a root in use or not writable."""
+    """Refuse at once what the run would refuse later: sources that are not there, a root without room."""
     settle(config.ingest.sources, config.ingest.reading, config.ingest.offline_ok)
-    with _hold(root):
-        free = shutil.disk_usage(root).free
+    free = shutil.disk_usage(root).free
     if free < ROOM:
         raise StorageError(
             f"{root}: no space left on the device ({free:,} bytes free, wanted {ROOM:,} to begin); "
@@ -81,24 +82,45 @@ def check(root: Path, config: PipelineConfig) -> None:
 
 
 @contextlib.contextmanager
-def _hold(root: Path) -> Iterator[None]:
+def hold(root: Path) -> Iterator[None]:
+    """Have the root to ourselves for the block, and make it if it is not there. The first session that this process
+    opens on the root inside the block takes it over: between a check and the run nobody else can come in.
+    """
     with storage(root):
         root.mkdir(parents=True, exist_ok=True)
     with lock(root / ".lock", f"artifact root '{root}'"):
-        yield
+        _handed.add(root.resolve())
+        try:
+            yield
+        finally:
+            _handed.discard(root.resolve())
 
 
 @contextlib.contextmanager
-def open_session(root: Path, name: str, config: PipelineConfig) -> Iterator[Session]:
-    """Hold the root for the block; whatever ends it, no process stays behind and MLflow hears the truth."""
-    with _hold(root):
+def _take(root: Path) -> Iterator[None]:
+    if root.resolve() in _handed:
+        _handed.discard(root.resolve())
+        yield
+    else:
+        with hold(root):
+            _handed.discard(root.resolve())
+            yield
+
+
+@contextlib.contextmanager
+def open_session(root: Path, name: str, config: PipelineConfig, force: Collection[str] = ()) -> Iterator[Session]:
+    """Hold the root for the block; whatever ends it, no process stays behind and MLflow hears the truth.
+
+    force: stages that are made again though they are up to date.
+    """
+    with _take(root):
         process.allow_again()
         progress = choose_progress()
         try:
             tracker = open_tracker(root, name)
             tracker.params(dict(flatten(to_dict(config))))
             with _ended(tracker):
-                yield Session(root, Context(progress, tracker))
+                yield Session(root, Context(progress, tracker, force=frozenset(force)))
         finally:
             progress.stop()
 

@@ -16,7 +16,7 @@ from nano_think.core.errors import ArtifactError, storage
 from nano_think.core.files import digest
 from nano_think.core.progress import Progress, Quiet
 from nano_think.stages.artifact import MANIFEST, Artifact, discard, open_artifact, seal
-from nano_think.stages.modules import digest_modules
+from nano_think.stages.modules import digest_modules, read_modules
 from nano_think.stages.tracking import NoTracker, Tracker
 
 Inputs = Mapping[str, Artifact]
@@ -25,10 +25,14 @@ WORK = "work"
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a stage may use beside its configuration and inputs: where to tell people and MLflow what is going on."""
+    """What a stage may use beside its configuration and inputs: where to tell people and MLflow what is going on, which
+    stages are made though they are there, and, as the run goes on, which of them had nothing to do.
+    """
 
     progress: Progress = dataclasses.field(default_factory=Quiet)
     tracker: Tracker = dataclasses.field(default_factory=NoTracker)
+    force: frozenset[str] = frozenset()
+    fresh: set[str] = dataclasses.field(default_factory=set)
 
 
 class Stage(ABC):
@@ -70,22 +74,30 @@ class Stage(ABC):
         }
         return digest(parts)[:16]
 
+    def place(self, root: Path, inputs: Inputs) -> Path:
+        """The folder of the artifact that would be made of these inputs, whether it is there or not."""
+        return root / self.kind / self.key(inputs)
+
     def run(self, root: Path, inputs: Inputs, context: Context | None = None) -> Artifact:
-        """The finished artifact of this key, after making it if there is none or if it is damaged."""
+        """The finished artifact of this key, after making it if there is none, if it is damaged or if that is asked
+        for.
+        """
         context = context or Context()
-        key = self.key(inputs)
-        path = root / self.kind / key
+        path = self.place(root, inputs)
+        if self.name in context.force:
+            discard(path)
         if (path / MANIFEST).is_file():
             try:
                 found = open_artifact(path).verify()
+                context.fresh.add(self.name)
                 context.progress.fresh(self.name, found.key)
                 return found
             except ArtifactError as error:
                 context.progress.note(f"{self.name}: made again: {error}")
                 discard(path)
-        return self._make(path, key, inputs, context)
+        return self._make(path, inputs, context)
 
-    def _make(self, path: Path, key: str, inputs: Inputs, context: Context) -> Artifact:
+    def _make(self, path: Path, inputs: Inputs, context: Context) -> Artifact:
         for name, artifact in inputs.items():
             assert artifact.path.is_dir(), f"{self.name}: its input {name} is gone"
         context.progress.start(self.name)
@@ -94,7 +106,7 @@ class Stage(ABC):
             path.mkdir(parents=True, exist_ok=True)
             summary = self.build(inputs, path, context)
             seconds = time.monotonic() - started
-            artifact = seal(path, self.kind, key, self._about(inputs, summary, seconds), leave_out=WORK)
+            artifact = seal(path, self.kind, path.name, self._about(inputs, summary, seconds), leave_out=WORK)
             # Not before: until the manifest is written, the checkpoints are all that there is.
             shutil.rmtree(path / WORK, ignore_errors=True)
         context.progress.done(self.name, seconds)
@@ -105,7 +117,7 @@ class Stage(ABC):
             "config": to_dict(self.config),
             "inputs": {name: artifact.reference() for name, artifact in inputs.items()},
             "fingerprint": self.fingerprint(),
-            "modules": digest_modules(*self.modules()),
+            "modules": read_modules(*self.modules()),
             "summary": summary,
             "seconds": round(seconds, 3),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

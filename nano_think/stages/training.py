@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from accelerate import Accelerator
 
 from nano_think.core.config import parse, to_dict
 from nano_think.core.device import pick_compile, pick_device, pick_dtype, set_up
@@ -88,6 +87,9 @@ class Trainer:
     """What a stage's `fit` trains with: seeded, set up, logging to the parent, to MLflow and to the curve."""
 
     def __init__(self, job: Job, work: Path, log: Log):
+        # Slow to import, and the process that asks for trainings does none itself.
+        from accelerate import Accelerator
+
         self.job, self.work, self._log = job, work, log
         device = pick_device(job.compute.device)
         dtype = pick_dtype(job.compute.dtype, device)
@@ -96,6 +98,7 @@ class Trainer:
         )
         self.dtype = dtype
         self.compute = set_up(job.compute, self.accelerator.device)
+        self.needed = 0
 
     def windows(
         self, tokens: Artifact, split: str, config: TrainConfig, branch_name: str, recut: bool = True
@@ -131,7 +134,8 @@ class Trainer:
         epochs = {"epochs": round(figures["tokens"] / max(1, len(text)), 3)}
         passes = {name: round(count, 3) for name, count in windows.passes(figures["steps"]).items()}
         flops = {"flops": per_token * figures["tokens"]}
-        return {"training": figures, **epochs, **flops, "passes": passes, "compute": self.compute}
+        about = {"passes": passes, "compute": self.compute, "memory_bytes": self.needed}
+        return {"training": figures, **epochs, **flops, **about}
 
     def flops_per_token(self, objective: Objective, tokens: Artifact, split: str, config: TrainConfig) -> float:
         """What `train` will count per token."""
@@ -149,13 +153,14 @@ class Trainer:
         needed = estimate(objective, part_BT1[0], len(part_BT1), config.optim, config.checkpoint_layers, accelerator)
         sharing, free = world if device.type == "cpu" else 1, free_memory(device)
         refuse_too_large(needed, sharing, free)
+        self.needed = sharing * needed.bytes
         trial = partial(try_step, objective, part_BT1, accelerator)
         compiled = self._compile(objective, trial)
         parts = config.steps(windows.window) * config.accumulate
         gauge = Gauge(needed.flops_per_token, world * gemm_rate(device, getattr(torch, self.dtype)))
         self.compute |= {
             "compile": compiled,
-            "memory": f"{format_bytes(sharing * needed.bytes)} of {format_bytes(free) if free else 'unknown'} free",
+            "memory": f"{format_bytes(self.needed)} of {format_bytes(free) if free else 'unknown'} free",
             "operations": f"{gauge.flops_per_token / 1e6:,.1f} MFLOP per token",
             "product": f"{gauge.peak / 1e9:,.0f} GFLOP/s",
             "expected": ("at most " if objective.steps_differ else "") + format_seconds(parts * self._time(trial)),

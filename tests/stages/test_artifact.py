@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from nano_think.core.errors import ArtifactError, UsageError
+from nano_think.stages import artifact as artifact_module
 from nano_think.stages.artifact import ancestor, discard, find_model, open_artifact, seal, write_latest
 
 
@@ -67,6 +68,18 @@ def test_torn_manifest_is_an_artifact_error(artifact, text):
     with pytest.raises(ArtifactError, match=r"manifest\.json") as caught:
         open_artifact(artifact.path)
     assert "\n" not in str(caught.value)
+
+
+def test_every_file_is_on_the_disk_before_the_manifest(artifact, monkeypatch):
+    """Whoever wrote it: a library's parquet or picture survives a power cut too."""
+    done, write = [], artifact_module.write_json
+    monkeypatch.setattr(artifact_module, "sync", lambda path: done.append(path))
+    monkeypatch.setattr(artifact_module, "write_json", lambda path, value: (done.append(path), write(path, value)))
+    (artifact.path / "work").mkdir()
+    (artifact.path / "work" / "checkpoint").write_text("on its way")
+    seal(artifact.path, "toy", "key", {}, leave_out="work")
+    names = [path.relative_to(artifact.path).as_posix() for path in done]
+    assert names == ["a.txt", "deep/b.txt", "deep", ".", "manifest.json"]
 
 
 def test_discarded_folder_is_gone(artifact):

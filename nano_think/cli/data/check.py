@@ -14,8 +14,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from nano_think.cli.arguments import parse_arguments
-from nano_think.cli.data.corpus import console
-from nano_think.core.console import clean
+from nano_think.core.console import clean, console
 from nano_think.core.errors import InputError, UsageError
 from nano_think.data.hub import HubSource
 from nano_think.data.source import MAX_DOC_BYTES, BadLines, Reading, Source, Unreachable

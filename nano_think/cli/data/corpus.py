@@ -8,14 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console
-
 from nano_think.cli.arguments import ingest_defaults, parse_arguments
 from nano_think.data.ingest import IngestConfig, ingest
 from nano_think.stages.artifact import find_text
-
-# Columns of what is not shown on a terminal but written to a file or piped on: nobody wants it folded.
-WIDE = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +70,3 @@ def _of_run(wanted: TextArguments) -> Corpus:
         tokens=found["tokens"].summary if "tokens" in found else None,
         tokenizer=found["tokenizer"].path if "tokenizer" in found else None,
     )
-
-
-def console() -> Console:
-    """A console that prints text as it is: no markup, no guessed colours, "?" for what the terminal cannot show."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
-    width = None if sys.stdout.isatty() else WIDE
-    return Console(markup=False, highlight=False, emoji=False, width=width)

@@ -10,8 +10,8 @@ import numpy as np
 from rich.panel import Panel
 from rich.text import Text
 
-from nano_think.cli.data.corpus import TextArguments, console, corpus
-from nano_think.core.console import spelled
+from nano_think.cli.data.corpus import TextArguments, corpus
+from nano_think.core.console import console, spelled
 from nano_think.core.errors import UsageError, nearest
 from nano_think.data.clean import SPLITS
 from nano_think.data.document import Document

@@ -9,8 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from nano_think.cli.data.corpus import Corpus, TextArguments, console, corpus
-from nano_think.core.console import clean
+from nano_think.cli.data.corpus import Corpus, TextArguments, corpus
+from nano_think.core.console import clean, console
 from nano_think.data.statistics import Counts, add_up, by_domain, median_bin, read_lengths
 
 LEVELS = "▁▂▃▄▅▆▇█"

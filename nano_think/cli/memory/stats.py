@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from nano_think.cli.arguments import parse_arguments
-from nano_think.cli.data.corpus import console
+from nano_think.core.console import console
 from nano_think.memory.journal import Journal, read_owner
 from nano_think.memory.places import Place, places
 

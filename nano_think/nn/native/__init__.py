@@ -30,7 +30,6 @@ _guard = threading.Lock()
 _found: Kernels | None = None
 
 
-@torch.compiler.assume_constant_result
 def kernels() -> Kernels:
     """The kernels of this process, built and loaded at the first call."""
     global _found
@@ -38,6 +37,10 @@ def kernels() -> Kernels:
         if _found is None:
             _found = _load()
     return _found
+
+
+# What torch.compiler.assume_constant_result does, which would import the whole compiler, a second of every command.
+kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def have_kernel(x: Tensor) -> bool:

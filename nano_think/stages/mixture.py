@@ -1,0 +1,54 @@
+"""What a mixture is told, and what follows from that: known before any of it is trained, and so to its control too."""
+
+from dataclasses import dataclass, replace
+
+from nano_think.core.config import Config
+from nano_think.data.tokens import TokenSet
+from nano_think.experts import ExpertConfig
+from nano_think.models.checkpoint import ModelShape
+from nano_think.models.think import RouterConfig
+from nano_think.stages.artifact import Artifact
+from nano_think.stages.space import Job
+from nano_think.training.loop import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RouterTrainConfig(Config):
+    """The router and its training, on documents that no expert has seen."""
+
+    model: RouterConfig = RouterConfig()
+    """Its shape."""
+    train: TrainConfig = TrainConfig(tokens=200_000)
+    """Its training; it never reads the routing split more than `max_epochs` times."""
+    max_epochs: float = 2.0
+    """Most times that the routing split is read (epochs)."""
+    expert_dropout: float = 0.1
+    """Chance that a window goes without one of the experts while training (0 to 1)."""
+    entropy: float = 0.01
+    """Bonus for the entropy of the weights at the start; it fades within the first fifth of the training (nats)."""
+    cache_bytes: int = 4_000_000_000
+    """Most room on the disk for what the experts make of the routing split, which then is computed once and read back
+    in later epochs; 0 computes it at every step (bytes)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RouterJob(Job):
+    """The router stage's configuration."""
+
+    router: RouterTrainConfig
+    members: tuple[str, ...]
+
+
+def training_of(job: RouterJob, tokens: Artifact) -> TrainConfig:
+    """The router's training, no longer than the routing split allows."""
+    most = int(job.router.max_epochs * len(TokenSet.open(tokens.path, "router")))
+    return replace(job.router.train, tokens=min(job.router.train.tokens, max(1, most)))
+
+
+def shape_of(job: RouterJob, tokens: Artifact, experts: dict[str, ExpertConfig]) -> ModelShape:
+    """What fixes the tensors of the mixture."""
+    about = tokens.summary
+    return ModelShape(
+        width=job.space.width, vocabulary=about["vocab_size"], window=job.space.window,
+        start_token=about["start_token"], router=job.router.model, experts=experts,
+    )  # fmt: skip
