@@ -13,9 +13,10 @@ from torch.utils._pytree import tree_leaves
 from nano_think.experts import Expert
 from nano_think.models.chat import Model
 from nano_think.nn.attention import attend_where
-from nano_think.nn.cache import PADDING, KeyValues, RunningMean, Span, Timeline, pad_left
+from nano_think.nn.cache import PADDING, KeyValues, Rows, RunningMean, Slot, Span, Timeline, pad_left
 from nano_think.nn.documents import causal_mask, number_documents, running_mean
 from nano_think.nn.mla import LatentAttention
+from nano_think.nn.native import Kernels
 from tests.tiny import (
     MODELS,
     START,
@@ -227,13 +228,15 @@ def test_length_of_the_window_does_not_matter_to_the_model(name: str):
             torch.testing.assert_close(short, whole[:, :t], **TOLERANCE)
 
 
+class Plain(Expert):
+    """An expert without a cache of its own."""
+
+    def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
+        return running_mean(x_BTD, documents_BT)
+
+
 def test_an_expert_without_a_cache_of_its_own_is_read_again():
     """The plain twin that a new expert begins with."""
-
-    class Plain(Expert):
-        def forward(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
-            return running_mean(x_BTD, documents_BT)
-
     torch.testing.assert_close(in_pieces(Plain(), packed(), [4, 1, 1, T - 6]), at_once(Plain(), packed()))
 
 
@@ -256,8 +259,42 @@ def test_state_space_keeps_the_same_few_numbers_however_long_the_text(name: str)
     with torch.no_grad():
         for _ in range(60):
             expert.extend(torch.randn(1, 1, WIDTH), timeline.append(torch.zeros(1, 1, dtype=torch.long)), past)
-            sizes.append(sum(state.tail_BTI.numel() + state.state.numel() for state in past))
+            sizes.append(sum(state.tail_BTI.numel() + state.state.numel() for state in past.layers))
     assert len(set(sizes[3:])) == 1
+
+
+@torch.no_grad()
+def together(expert: Expert, prompts: list[list[int]], tokens_TR: Tensor) -> Tensor:
+    """Hidden states of the given tokens, (T, R, D), of texts that were read apart and go on in one cache."""
+    head, slots = tiny_head(), len(prompts) + 1
+    cache, at = expert.start(slots, 60), []
+    for slot, prompt in enumerate(prompts):
+        timeline, one, tokens_1T = Timeline(1, 60), expert.start(1, 60), torch.tensor([prompt])
+        expert.extend(head.embed(tokens_1T), timeline.append(number_documents(tokens_1T, START)), one)
+        cache.join(one, Slot(slot + 1, slots, len(prompt)))
+        at.append([slot + 1, len(prompt) - 1, max(i for i, token in enumerate(prompt) if token == START)])
+    hidden = []
+    for tokens_R in tokens_TR:
+        for row, token in zip(at, tokens_R.tolist(), strict=True):
+            row[1:] = row[1] + 1, row[1] + 1 if token == START else row[2]
+        hidden.append(expert.advance(head.embed(tokens_R), Rows(torch.tensor(at).T.contiguous()), cache))
+    return torch.stack(hidden)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "plain"])
+@pytest.mark.parametrize("name", [*VARIANTS, "replay"])
+def test_texts_in_slots_are_what_each_is_alone(name: str, kernel: bool, monkeypatch: pytest.MonkeyPatch):
+    """Texts of different lengths, which begin documents at different times, in one cache, token by token."""
+    if not kernel:
+        monkeypatch.setattr("nano_think.nn.rows.kernels", lambda: Kernels(False, "not wanted"))
+    expert = Plain() if name == "replay" else tiny_expert(name)
+    tokens_TR = torch.randint(0, START, (20, 3), generator=torch.Generator().manual_seed(3))
+    tokens_TR[[7, 12, 12], [0, 0, 2]] = START
+    got_TRD = together(expert, PROMPTS, tokens_TR)
+    for row, prompt in enumerate(PROMPTS):
+        alone_TD = at_once(expert, torch.tensor([prompt + tokens_TR[:, row].tolist()]))[0, len(prompt) :]
+        torch.testing.assert_close(got_TRD[:, row], alone_TD, **TOLERANCE)
 
 
 def test_a_full_cache_says_so():

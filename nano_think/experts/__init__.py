@@ -2,7 +2,7 @@
 
 Everything else (flags, router width, the flow, tests, the report) grows from `EXPERTS`.
 
-B batch, T tokens, D model width
+B batch, T tokens, D model width, R rows of a step
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nano_think.core.config import Config
 from nano_think.core.registry import Registry
 from nano_think.heads.language import LanguageHead
-from nano_think.nn.cache import Span
+from nano_think.nn.cache import Rows, Slot, Span
 from nano_think.nn.documents import number_documents
 
 EXPERTS: "Registry[type[Expert]]" = Registry("expert", "nano_think.experts")
@@ -43,7 +43,8 @@ class Expert(nn.Module):
     `forward(x_BTD, documents_BT)` returns h, (B, T, D); h[:, t] speaks of token t + 1 and depends on the tokens 0 to t
     of its own document alone (`documents_BT` numbers them). Subclasses set `Config` and take (config, width).
 
-    `start` and `extend` are `forward` in pieces, behind a cache: an expert that brings none of its own is computed anew
+    `start` and `extend` are `forward` in pieces, behind a cache, and `advance` is the same for texts of different
+    lengths, each in a slot that its cache was put into by `join`: an expert that brings none of these is computed anew
     over everything read so far.
     """
 
@@ -59,6 +60,10 @@ class Expert(nn.Module):
     def extend(self, x_BTD: Tensor, span: Span, cache: Any) -> Tensor:
         """What `forward` over all that the cache has read would give for the T new tokens, (B, T, D)."""
         return cache.extend(self, x_BTD, span)
+
+    def advance(self, x_RD: Tensor, rows: Rows, cache: Any) -> Tensor:
+        """What `extend` would give for one new token of each of R rows, (R, D), each behind its slot of the cache."""
+        return cache.advance(self, x_RD, rows)
 
     def cases(self) -> Iterator[float]:
         """For counting what a training costs: settle what `losses` draws about how much it computes, one case after
@@ -81,10 +86,24 @@ class Replay:
 
     def __init__(self) -> None:
         self.x_BSD: Tensor | None = None
+        self.slots: dict[int, Tensor] = {}
 
     def extend(self, expert: Expert, x_BTD: Tensor, span: Span) -> Tensor:
         self.x_BSD = x_BTD if self.x_BSD is None else torch.cat([self.x_BSD, x_BTD], dim=1)
         return expert(self.x_BSD, span.documents_BS)[:, span.first :]
+
+    def join(self, one: "Replay", slot: Slot) -> None:
+        assert one.x_BSD is not None, "nothing has been read"
+        self.slots[slot.number] = one.x_BSD
+
+    def advance(self, expert: Expert, x_RD: Tensor, rows: Rows) -> Tensor:
+        return torch.cat([self._advance(expert, *row) for row in zip(x_RD, *rows.at_3R.tolist(), strict=True)])
+
+    def _advance(self, expert: Expert, x_D: Tensor, slot: int, place: int, begin: int) -> Tensor:
+        x_1SD = torch.cat([self.slots[slot][:, :place], x_D[None, None]], dim=1)
+        self.slots[slot] = x_1SD
+        documents_1S = (torch.arange(place + 1, device=x_D.device) >= begin).long()[None]
+        return expert(x_1SD, documents_1S)[:, -1]
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

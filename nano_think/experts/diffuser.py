@@ -20,12 +20,13 @@ from nano_think.experts import EXPERTS, Expert, ExpertConfig, masked_mean
 from nano_think.heads.language import LanguageHead
 from nano_think.nn.attention import Attend, Tile, attend_where, causal_tiles, computes_tiles
 from nano_think.nn.block import Block
-from nano_think.nn.cache import AttendCached, KeyValues, Span
+from nano_think.nn.cache import AttendCached, KeyValues, Rows, Slot, Span
 from nano_think.nn.documents import causal_mask, document_starts, number_documents, same_document
 from nano_think.nn.linear import linear
 from nano_think.nn.noise import NoiseCode, NoiseLevels, add_noise, bayes_skip, noise_window
 from nano_think.nn.norm import RMSNorm
 from nano_think.nn.rope import Rope, between
+from nano_think.nn.rows import linear_rows
 
 MARGIN = 16
 
@@ -88,6 +89,10 @@ class DiffuserCache(NamedTuple):
     rope: tuple[Tensor, Tensor]
     layers: list[KeyValues]
     scales: list[Tensor]
+
+    def join(self, one: "DiffuserCache", slot: Slot) -> None:
+        for mine, other in zip(self.layers, one.layers, strict=True):
+            mine.join(other, slot)
 
 
 @EXPERTS.register("diffuser")
@@ -225,6 +230,13 @@ class Diffuser(Expert):
         rows_BRD = torch.cat([x_BTD, x_BTD.new_zeros(B, T, D)], dim=1)
         scales = [scale_2E.repeat_interleave(T, dim=0) if T > 1 else scale_2E for scale_2E in cache.scales]
         return self._run(rows_BRD, rope, with_queries(span), scales, cache)[:, T:]
+
+    def advance(self, x_RD: Tensor, rows: Rows, cache: DiffuserCache) -> Tensor:
+        """Query mode: R clean rows, whose keys and values stay, and behind them their R queries."""
+        both, x_QD = rows.with_next(), torch.cat([x_RD, torch.zeros_like(x_RD)])
+        for block, layer, scale in zip(self.blocks, cache.layers, cache.scales, strict=True):
+            x_QD = block.advance(x_QD, cache.rope, both, layer, scale.chunk(2, dim=-1))  # type: ignore[operator]
+        return linear_rows(x_QD[len(x_RD) :], self.out.weight, self.norm)
 
     def answer(
         self, x_BTD: Tensor, log_snr: Tensor | None, ahead: Span, cache: DiffuserCache, shift: int = 0

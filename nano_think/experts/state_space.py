@@ -4,15 +4,16 @@ B batch, T tokens, D model width
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from nano_think.experts import EXPERTS, Expert, ExpertConfig
-from nano_think.nn.cache import Span
+from nano_think.nn.cache import Rows, Slot, Span
 from nano_think.nn.causal_conv import ScanState
 from nano_think.nn.linear import linear
 from nano_think.nn.norm import RMSNorm
+from nano_think.nn.rows import linear_rows
 from nano_think.nn.s6 import S6Mixer
 from nano_think.nn.ssm import StateSpaceMixer
 
@@ -58,13 +59,28 @@ class StateSpace(Expert):
             x_BTD = x_BTD + self.dropout(mixer(norm(x_BTD), documents_BT))
         return self.out(self.norm(x_BTD))
 
-    def start(self, batch: int, capacity: int) -> list[ScanState]:
-        return [ScanState() for _ in self.mixers]
+    def start(self, batch: int, capacity: int) -> "StateSpaceCache":
+        return StateSpaceCache([ScanState(len(mixer.conv.weight)) for mixer in self.mixers])  # type: ignore
 
-    def extend(self, x_BTD: Tensor, span: Span, cache: list[ScanState]) -> Tensor:
-        for norm, mixer, state in zip(self.norms, self.mixers, cache, strict=True):
+    def extend(self, x_BTD: Tensor, span: Span, cache: "StateSpaceCache") -> Tensor:
+        for norm, mixer, state in zip(self.norms, self.mixers, cache.layers, strict=True):
             x_BTD = x_BTD + mixer.extend(norm(x_BTD), span, state)  # type: ignore[operator]
         return self.out(self.norm(x_BTD))
+
+    def advance(self, x_RD: Tensor, rows: Rows, cache: "StateSpaceCache") -> Tensor:
+        for norm, mixer, state in zip(self.norms, self.mixers, cache.layers, strict=True):
+            x_RD = mixer.advance(x_RD, norm, rows, state)  # type: ignore[operator]
+        return linear_rows(x_RD, self.out.weight, self.norm)
+
+
+class StateSpaceCache(NamedTuple):
+    """The states by layer."""
+
+    layers: list[ScanState]
+
+    def join(self, one: "StateSpaceCache", slot: Slot) -> None:
+        for mine, other in zip(self.layers, one.layers, strict=True):
+            mine.join(other, slot)
 
 
 def _build_mixer(config: StateSpaceConfig, width: int) -> nn.Module:

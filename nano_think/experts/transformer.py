@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from nano_think.experts import EXPERTS, Expert, ExpertConfig
 from nano_think.nn.attention import attend_where, causal_tiles
 from nano_think.nn.block import Block
-from nano_think.nn.cache import AttendCached, KeyValues, Span
+from nano_think.nn.cache import AttendCached, KeyValues, Rows, Slot, Span
 from nano_think.nn.documents import causal_mask
 from nano_think.nn.linear import linear
 from nano_think.nn.norm import RMSNorm
 from nano_think.nn.rope import Rope, between
+from nano_think.nn.rows import linear_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,9 +64,18 @@ class Transformer(Expert):
             x_BTD = block(x_BTD, rope, AttendCached(layer, span))
         return self.out(self.norm(x_BTD))
 
+    def advance(self, x_RD: Tensor, rows: Rows, cache: "TransformerCache") -> Tensor:
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            x_RD = block.advance(x_RD, cache.rope, rows, layer)  # type: ignore[operator]
+        return linear_rows(x_RD, self.out.weight, self.norm)
+
 
 class TransformerCache(NamedTuple):
     """Rotations of all positions, and keys and values by layer."""
 
     rope: tuple[Tensor, Tensor]
     layers: list[KeyValues]
+
+    def join(self, one: "TransformerCache", slot: Slot) -> None:
+        for mine, other in zip(self.layers, one.layers, strict=True):
+            mine.join(other, slot)

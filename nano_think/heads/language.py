@@ -1,6 +1,6 @@
 """The language head, tied to the token table: the gauge that all experts share.
 
-B batch, T tokens, D model width, V vocabulary
+B batch, T tokens, D model width, V vocabulary, R rows of a step
 """
 
 import torch
@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
 from nano_think.nn.native import have_kernel, ops
+from nano_think.nn.rows import linear_rows
 
 # Numbers of a block of logits, which stay in a CPU's cache, and of a group, which one product makes and one uses up.
 BLOCK, GROUP = 2**20, 2**23
@@ -42,6 +43,10 @@ class LanguageHead(nn.Module):
         """(..., D) -> (..., V), in fp32: the denoiser's skip term reaches the hundreds."""
         with torch.autocast(hidden.device.type, enabled=False):
             return hidden.float() * self.width**-0.5 @ self.table.T + self.bias
+
+    def logits_of_rows(self, hidden_RD: Tensor) -> Tensor:
+        """`logits` of the few rows of a step, (R, V), whose bits do not depend on each other; without gradient."""
+        return linear_rows(hidden_RD.float() * self.width**-0.5, self.table) + self.bias
 
     @torch.no_grad()
     def expect(self, hidden_BTD: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nano_think.core.errors import NanoThinkError, UsageError
-from nano_think.inference.context import Context
+from nano_think.core.errors import UsageError
 from nano_think.inference.detokenizer import TextStream
 from nano_think.inference.request import Event, Finish, Request
 from nano_think.inference.sampling import draw
+from nano_think.inference.slots import Slots
 from nano_think.models.think import NanoThink
 
 
@@ -39,7 +39,8 @@ class Engine:
         self.model, self.tokenizer, self.window, self.rows = model, tokenizer, window, rows
         self._ids = itertools.count(1)
         self._waiting: deque[_Running] = deque()
-        self._running: list[_Running] = []
+        self._running: dict[int, _Running] = {}
+        self._slots = Slots(model, window, rows)
         self._cancelled: deque[int] = deque()
 
     @property
@@ -81,11 +82,13 @@ class Engine:
     def step(self) -> list[Event]:
         """One token of each running request, and the ends of those that ended."""
         events = self._drop_cancelled()
-        while self._waiting and len(self._running) < self.rows:
-            self._running.append(self._waiting.popleft())
-        for one in self._running:
-            events.append(self._advance(one))
-        self._running = [one for one in self._running if not one.ended]
+        for slot in range(self.rows):
+            if slot not in self._running and self._waiting:
+                self._running[slot] = self._waiting.popleft()
+        if self._running:
+            events += self._advance()
+        for slot in [slot for slot, one in self._running.items() if one.ended]:
+            self._leave(slot)
         return events
 
     def stream(self, request: Request) -> Iterator[Event]:
@@ -106,20 +109,23 @@ class Engine:
 
     def _drop_cancelled(self) -> list[Event]:
         names = {self._cancelled.popleft() for _ in range(len(self._cancelled))}
-        dropped = [one for one in (*self._running, *self._waiting) if one.id in names]
+        dropped = [one for one in self._waiting if one.id in names]
         for one in dropped:
-            (self._running if one in self._running else self._waiting).remove(one)
+            self._waiting.remove(one)
+        for slot in [slot for slot, one in self._running.items() if one.id in names]:
+            dropped.append(self._leave(slot))
         return [Event(request=one.id, text=one.text.end(), finish="cancelled") for one in dropped]
 
-    def _advance(self, one: "_Running") -> Event:
-        """One more token of a request, or its end."""
-        try:
-            one.context = one.context or Context(self.model, self.window)
-            routed = one.context.predict(one.tokens)
-            return one.take(self.model.logits(routed)[0, -1], routed.weights[0, -1], self.model, self.tokenizer)
-        except NanoThinkError as error:
-            one.ended = True
-            return Event(request=one.id, text=one.text.end(), finish="error", error=str(error))
+    def _leave(self, slot: int) -> "_Running":
+        self._slots.leave(slot)
+        return self._running.pop(slot)
+
+    def _advance(self) -> list[Event]:
+        """One more token of every running request, or its end."""
+        routed = self._slots.predict({slot: one.tokens for slot, one in self._running.items()})
+        logits_RV, weights = self.model.logits_of_rows(routed), routed.weights[:, 0].tolist()
+        rows = zip(self._running.values(), logits_RV.unbind(), weights, strict=True)
+        return [one.take(logits_V, weight, self.model, self.tokenizer) for one, logits_V, weight in rows]
 
 
 class _Running:
@@ -128,7 +134,6 @@ class _Running:
     def __init__(self, id: int, request: Request):
         self.id, self.request, self.tokens = id, request, list(request.prompt)
         self.text, self.ended = TextStream(request.stop), False
-        self.context: Context | None = None
         self.generator = torch.Generator().manual_seed(request.sampling.seed)
 
     @property
@@ -136,7 +141,7 @@ class _Running:
         """How many more tokens may be written."""
         return len(self.request.prompt) + self.request.max_new_tokens - len(self.tokens)
 
-    def take(self, logits_V: Tensor, weight_K: Tensor, model: NanoThink, tokenizer: Bytes) -> Event:
+    def take(self, logits_V: Tensor, weight_K: list[float], model: NanoThink, tokenizer: Bytes) -> Event:
         """Draw the next token; the event that tells of it."""
         token = draw(logits_V, self.request.sampling, self.generator, self._seen(model.start_token))
         if token == model.start_token or token in self.request.stop_tokens:
@@ -149,8 +154,7 @@ class _Running:
             text += self.text.end()
             finish = self._finish()
         told = log_probabilities(logits_V, token, self.request.logprobs)
-        weights = tuple(weight_K.tolist())
-        return Event(request=self.id, token=token, text=text, **told, weights=weights, finish=finish)
+        return Event(request=self.id, token=token, text=text, **told, weights=tuple(weight_K), finish=finish)
 
     def _seen(self, start_token: int) -> set[int]:
         """What a repetition penalty makes less likely: never the end."""

@@ -1,6 +1,6 @@
 """The mixture: frozen experts in one space, a router that weighs them, and one distribution out of theirs.
 
-B batch, T tokens, D model width, K experts
+B batch, T tokens, D model width, K experts, R rows of a step
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from nano_think.heads.language import LanguageHead
 from nano_think.models.fusion import mixed_logits, mixed_nll, nll_of_each
 from nano_think.nn.attention import attend_where, causal_tiles
 from nano_think.nn.blend import Blend, BlendKind
-from nano_think.nn.cache import RunningMean, Span, Timeline
+from nano_think.nn.cache import Rows, RunningMean, Slot, Span, Timeline
 from nano_think.nn.documents import causal_mask, number_documents
 from nano_think.nn.mha import PlainAttention
 from nano_think.nn.mla import LatentAttention
@@ -93,6 +93,12 @@ class Router(nn.Module):
         weights_BTK = self.blend.extend(context_BTD, streams_BTKD, span, cache.mean)
         return self.blend.fuse(weights_BTK, streams_BTKD), weights_BTK
 
+    def advance(self, x_RD: Tensor, streams_RKD: Tensor, rows: Rows, cache: "RouterCache") -> tuple[Tensor, Tensor]:
+        """`forward` for one new token of each of R rows: the fused hidden, (R, D), and the weights, (R, K)."""
+        context_RD = self.attention.advance(x_RD, self.norm, rows, cache.context)
+        weights_RK = self.blend.advance(context_RD, streams_RKD, rows, cache.mean)
+        return self.blend.fuse_rows(weights_RK, streams_RKD), weights_RK
+
 
 def build_attention(config: RouterConfig, width: int) -> LatentAttention | PlainAttention:
     """The router's attention, freshly initialised."""
@@ -107,6 +113,10 @@ class RouterCache(NamedTuple):
     context: Any
     mean: RunningMean
 
+    def join(self, one: "RouterCache", slot: Slot) -> None:
+        self.context.join(one.context, slot)
+        self.mean.join(one.mean, slot)
+
 
 class Cache(NamedTuple):
     """What the mixture keeps of what it has read: the documents, each expert's cache, the router's."""
@@ -114,6 +124,13 @@ class Cache(NamedTuple):
     timeline: Timeline
     experts: dict[str, Any]
     router: RouterCache
+
+    def join(self, index: int, one: "Cache") -> None:
+        """Put what a cache of one row has read into a slot of this one."""
+        slot = Slot(index, len(self.timeline.documents_BS), one.timeline.length)
+        for name, expert in self.experts.items():
+            expert.join(one.experts[name], slot)
+        self.router.join(one.router, slot)
 
 
 class NanoThink(nn.Module):
@@ -183,6 +200,12 @@ class NanoThink(nn.Module):
             return self.head.logits(routed.hidden)
         return mixed_logits(self.head, routed.weights, routed.streams)
 
+    def logits_of_rows(self, routed: Routed) -> Tensor:
+        """`logits` of what `advance` gave, (R, V)."""
+        if self.router.fusion == "hidden":
+            return self.head.logits_of_rows(routed.hidden[:, 0])
+        return self.logits(routed)[:, 0]
+
     def start(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` rows of at most `capacity` tokens."""
         experts = {name: expert.start(batch, capacity) for name, expert in self._experts()}
@@ -202,6 +225,15 @@ class NanoThink(nn.Module):
         streams = [expert.extend(x_BTD, span, cache.experts[name]) for name, expert in self._experts()]
         streams_BTKD = torch.stack(streams, dim=2)
         return Routed(*self.router.extend(x_BTD, streams_BTKD, span, cache.router), streams_BTKD)
+
+    @torch.no_grad()
+    def advance(self, tokens_R: Tensor, rows: Rows, cache: Cache) -> Routed:
+        """What `extend` would give for one new token of each of R rows, which have joined the cache: (R, 1, ...)."""
+        x_RD = self.head.embed(tokens_R)
+        streams = [expert.advance(x_RD, rows, cache.experts[name]) for name, expert in self._experts()]
+        streams_RKD = torch.stack(streams, dim=1)
+        hidden_RD, weights_RK = self.router.advance(x_RD, streams_RKD, rows, cache.router)
+        return Routed(hidden_RD[:, None], weights_RK[:, None], streams_RKD[:, None])
 
     def _experts(self) -> Iterable[tuple[str, Expert]]:
         return self.experts.items()  # type: ignore[return-value]

@@ -1,6 +1,6 @@
 """Multi-head self-attention.
 
-B batch, T tokens (queries), S tokens (keys), N heads, H head width, D model width (D = N * H)
+B batch, T tokens (queries), S tokens (keys), N heads, H head width, D model width (D = N * H), R rows of a step
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
+from nano_think.nn.cache import KeyValues, Rows
 from nano_think.nn.linear import linear
+from nano_think.nn.rows import attend_rows, linear_rows, place_heads
 from nano_think.nn.split_heads import split_heads
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -160,6 +162,21 @@ class Attention(nn.Module):
         q, k, v = split_heads(self.qkv(x_BTD), self.n_heads, self.norm_q, self.norm_k, rope)
         o_BNTH = attend(q, k, v)
         return self.out(o_BNTH.transpose(1, 2).flatten(2))
+
+    def advance(
+        self,
+        x_RD: Tensor,
+        norm: nn.RMSNorm,
+        rope: tuple[Tensor, Tensor],
+        rows: Rows,
+        kept: KeyValues,
+        scale_SD: Tensor | None = None,
+    ) -> Tensor:
+        """x + this of (1 + scale) norm(x), (R, D), for one new token of each of R rows behind what `kept` holds."""
+        qkv_RE = linear_rows(x_RD, self.qkv.weight, norm, scale_SD)
+        q_RNH = place_heads(qkv_RE, self.norm_q, self.norm_k, rope, rows, kept)
+        o_RNH = attend_rows(q_RNH, *kept.all(), rows, q_RNH.shape[-1] ** -0.5)
+        return linear_rows(o_RNH.flatten(1), self.out.weight, add_RO=x_RD)
 
 
 def attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

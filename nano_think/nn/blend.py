@@ -1,6 +1,6 @@
 """Weighing K streams of hidden states: what a router does over experts.
 
-B batch, T tokens, D model width, K streams
+B batch, T tokens, D model width, K streams, R rows of a step
 """
 
 from typing import Literal
@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nano_think.nn.cache import RunningMean, Span
+from nano_think.nn.cache import Rows, RunningMean, Span
 from nano_think.nn.documents import running_mean
 from nano_think.nn.linear import linear
 from nano_think.nn.norm import RMSNorm
+from nano_think.nn.rows import linear_rows
 
 BlendKind = Literal["static", "mean", "token", "expert"]
 
@@ -50,6 +51,17 @@ class Blend(nn.Module):
         pooled_BTD = cache.extend(context_BTD, span) if self.kind == "mean" else context_BTD
         return self._weights(pooled_BTD, streams_BTKD, None)
 
+    def advance(self, context_RD: Tensor, streams_RKD: Tensor, rows: Rows, cache: RunningMean) -> Tensor:
+        """The weights of one new token of each of R rows, (R, K)."""
+        pooled_RD = cache.advance(context_RD, rows) if self.kind == "mean" else context_RD
+        logits_RK = self.bias.expand(len(context_RD), -1).contiguous()
+        if self.kind != "static":
+            logits_RK = linear_rows(pooled_RD.float(), self.read_context.weight, self.norm_context, add_RO=logits_RK)
+        if self.kind == "expert":
+            streams_RE = self.norm_streams(streams_RKD.float()).flatten(1)
+            logits_RK = linear_rows(streams_RE, self.read_streams.weight, add_RO=logits_RK)
+        return logits_RK.float().softmax(dim=-1)
+
     def _weights(self, context_BTD: Tensor, streams_BTKD: Tensor, dropped_BK: Tensor | None) -> Tensor:
         logits_BTK = self.bias.expand(*context_BTD.shape[:2], -1)
         if self.kind != "static":
@@ -64,6 +76,11 @@ class Blend(nn.Module):
         """scale * sum_k w_k h_k, (B, T, D)."""
         sum_BTD = weighted_sum(weights_BTK, streams_BTKD)
         return self.scale * sum_BTD if self.scaled else sum_BTD
+
+    def fuse_rows(self, weights_RK: Tensor, streams_RKD: Tensor) -> Tensor:
+        """`fuse` of the rows of a step, (R, D)."""
+        sum_RD = (weights_RK[..., None] * streams_RKD).sum(dim=1)
+        return self.scale * sum_RD if self.scaled else sum_RD
 
 
 def weighted_sum(weights_BTK: Tensor, streams_BTKD: Tensor) -> Tensor:

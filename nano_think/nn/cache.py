@@ -8,7 +8,10 @@ when one is read; pieces of any sizes give the same.
 All rows of a batch stand at the same position. Rows of different lengths are padded on the left (`pad_left`): padding
 belongs to a document of its own, which nobody else sees, and rotary positions count by differences alone.
 
-B batch, T new tokens, S tokens so far (the new ones included), N heads, H head width, D channels
+Texts of different lengths that are written together, each in a row of a batch of its own, are read apart, `join` a
+common cache, every one in a slot, and go on by `advance`, one token each: `Rows` says whose, and where.
+
+B batch, T new tokens, S tokens so far (the new ones included), N heads, H head width, D channels, R rows of a step
 """
 
 from collections.abc import Sequence
@@ -88,6 +91,49 @@ class Timeline:
         return Span(self.length, documents_BS, bias_where(visible_B1S)[:, None].expand(-1, -1, rows, -1))
 
 
+class Slot(NamedTuple):
+    """Where in a common cache of `of` slots a text goes that a cache of one row has read, `length` tokens."""
+
+    number: int
+    of: int
+    length: int
+
+    def room_like(self, one: Tensor, dim: int | None = None, size: int = 0) -> Tensor:
+        """Zeros for all slots, each like `one`, which is of one row; of another size along `dim`, if given."""
+        shape = list(one.shape)
+        if dim is not None:
+            shape[dim] = size
+        return one.new_zeros(self.of, *shape[1:])
+
+
+class Rows:
+    """One new token for each of R texts: the slot of the caches where it belongs, its place there (how many tokens of
+    the slot come before it) and the place of the first token of its document, (3, R).
+
+    It sees what stands from the beginning of its document to itself.
+    """
+
+    def __init__(self, at_3R: Tensor):
+        self.at_3R = at_3R
+
+    @property
+    def slot_R(self) -> Tensor:
+        return self.at_3R[0]
+
+    @property
+    def place_R(self) -> Tensor:
+        return self.at_3R[1]
+
+    @property
+    def fresh_R(self) -> Tensor:
+        """True where the token is the first of its document."""
+        return self.at_3R[1] == self.at_3R[2]
+
+    def with_next(self) -> "Rows":
+        """These rows and behind them as many that stand one place further, in sight of the same documents."""
+        return Rows(torch.cat([self.at_3R, self.at_3R + self.at_3R.new_tensor([[0], [1], [0]])], dim=1))
+
+
 def bias_where(visible: Tensor) -> Tensor:
     """0 where true and -inf elsewhere: what a mask adds to scores."""
     return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
@@ -120,6 +166,19 @@ class KeyValues:
             self.buffers = k_BNTH.new_empty(B, N, self.size, H), v_BNTH.new_empty(B, N, self.size, H)
         return [self._put(*part, first) for part in zip(self.buffers, (k_BNTH, v_BNTH), strict=True)]
 
+    def all(self) -> tuple[Tensor, Tensor]:
+        """The buffers, (B, N, capacity + margin, H) each."""
+        assert self.buffers is not None, "nothing has been read"
+        return self.buffers
+
+    def join(self, one: "KeyValues", slot: Slot) -> None:
+        """Keep in a slot what a cache of one row has read."""
+        if self.buffers is None:
+            k_BNSH, v_BNSH = one.all()
+            self.buffers = slot.room_like(k_BNSH, 2, self.size), slot.room_like(v_BNSH, 2, self.size)
+        for mine, other in zip(self.all(), one.all(), strict=True):
+            mine[slot.number, :, : slot.length] = other[0, :, : slot.length]
+
     def _put(self, buffer: Tensor, new: Tensor, first: int) -> Tensor:
         T, kept = new.shape[2], min(new.shape[2], self.size - first)
         buffer.narrow(2, first, kept).copy_(new if kept == T else new.narrow(2, 0, kept))
@@ -143,6 +202,20 @@ class RunningMean:
 
     def __init__(self) -> None:
         self.sum_BD1: Tensor | None = None
+
+    def join(self, one: "RunningMean", slot: Slot) -> None:
+        """Keep in a slot what a cache of one row has read."""
+        if one.sum_BD1 is not None:
+            self.sum_BD1 = slot.room_like(one.sum_BD1) if self.sum_BD1 is None else self.sum_BD1
+            self.sum_BD1[slot.number] = one.sum_BD1[0]
+
+    def advance(self, x_RD: Tensor, rows: Rows) -> Tensor:
+        """The means up to one new token of each row, (R, D)."""
+        assert self.sum_BD1 is not None, "no text has joined"
+        x_RD1 = torch.cat([x_RD.float(), torch.ones_like(x_RD[:, :1], dtype=torch.float32)], dim=-1)
+        sum_RD1 = x_RD1 + self.sum_BD1[rows.slot_R].masked_fill(rows.fresh_R[:, None], 0.0)
+        self.sum_BD1[rows.slot_R] = sum_RD1
+        return (sum_RD1[:, :-1] / sum_RD1[:, -1:]).to(x_RD.dtype)
 
     def extend(self, x_BTD: Tensor, span: Span) -> Tensor:
         """The means up to each of T new tokens, (B, T, D): those of `running_mean` over everything.

@@ -1,13 +1,13 @@
 """The short causal convolution before a scan, with its SiLU, and what it and the scan remember between two calls.
 
-B batch, T tokens, I channels, K taps
+B batch, T tokens, I channels, K taps, R rows of a step
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
-from nano_think.nn.cache import Span
+from nano_think.nn.cache import Rows, Slot, Span
 from nano_think.nn.documents import document_changes
 from nano_think.nn.native import kernels, ops
 
@@ -46,12 +46,36 @@ def convolve_plainly(x_BTI: Tensor, weight_KI: Tensor, bias_I: Tensor, documents
 
 class ScanState:
     """What one state-space layer keeps of everything it has read, whatever its length: the last inputs of its
-    convolution, (B, taps - 1, I), and the state of its scan.
+    convolution, (B, taps - 1, I) or fewer, and the state of its scan.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, taps: int) -> None:
+        self.taps = taps
         self.tail_BTI: Tensor | None = None
         self.state: Tensor | None = None
+
+    def join(self, one: "ScanState", slot: Slot) -> None:
+        """Keep in a slot what a state of one row has read; of a text with fewer tokens than taps, zeros before it."""
+        tail_1TI, state = one.kept()
+        if self.tail_BTI is None:
+            self.tail_BTI, self.state = slot.room_like(tail_1TI, 1, self.taps - 1), slot.room_like(state)
+        mine_BTI, states = self.kept()
+        mine_BTI[slot.number] = pad(tail_1TI[0], (0, 0, self.taps - 1 - tail_1TI.shape[1], 0))
+        states[slot.number] = state[0]
+
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """The last inputs, (B, taps - 1, I), and the scan's state."""
+        assert self.tail_BTI is not None and self.state is not None, "nothing has been read"
+        return self.tail_BTI, self.state
+
+    def convolve_rows(self, conv: CausalConv, x_RI: Tensor, rows: Rows) -> Tensor:
+        """The convolution at one new token of each of R rows, (R, I)."""
+        tail_BTI, _ = self.kept()
+        x_RKI = torch.cat([tail_BTI[rows.slot_R], x_RI[:, None]], dim=1)
+        tail_BTI[rows.slot_R] = x_RKI[:, 1:]
+        back_K = torch.arange(self.taps - 1, -1, -1, device=x_RI.device)
+        own_RK = back_K <= (rows.place_R - rows.at_3R[2])[:, None]
+        return silu((x_RKI * own_RK[..., None] * conv.weight.flip(0)).sum(dim=1) + conv.bias)
 
     def convolve(self, conv: CausalConv, x_BTI: Tensor, span: Span) -> Tensor:
         """The convolution at the new tokens, whose first ones still see the last tokens read before, (B, T, I)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nano_think.nn.attention import Attend, Attention
-from nano_think.nn.cache import AttendCached, KeyValues, Span
+from nano_think.nn.cache import AttendCached, KeyValues, Rows, Slot, Span
 from nano_think.nn.rope import Rope, between
 
 
@@ -35,9 +35,17 @@ class PlainAttention(nn.Module):
         """The same for new tokens behind a cache, (B, T, D)."""
         return self.attention(u_BTD, between(cache.rope, span.first, span.end), AttendCached(cache.rows, span))
 
+    def advance(self, x_RD: Tensor, norm: nn.RMSNorm, rows: Rows, cache: "HeadCache") -> Tensor:
+        """x + this of norm(x), (R, D), for one new token of each of R rows behind a cache."""
+        return self.attention.advance(x_RD, norm, cache.rope, rows, cache.rows)
+
 
 class HeadCache(NamedTuple):
     """Rotations of all positions, and the keys and values of all heads."""
 
     rope: tuple[Tensor, Tensor]
     rows: KeyValues
+
+    def join(self, one: "HeadCache", slot: Slot) -> None:
+        """Keep in a slot what a cache of one row has read."""
+        self.rows.join(one.rows, slot)

@@ -1,6 +1,6 @@
 """The layer around the S6 scan: the block of Mamba (Gu and Dao 2023, figure 3).
 
-B batch, T tokens, D model width, I inner width (channels), N states per channel, R rank of the steps
+B batch, T tokens, D model width, I inner width (channels), N states per channel, R rank of the steps (of a step: rows)
 """
 
 import math
@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear as multiply
 
-from nano_think.nn.cache import Span
+from nano_think.nn.cache import Rows, Span
 from nano_think.nn.causal_conv import CausalConv, ScanState
 from nano_think.nn.documents import document_changes
 from nano_think.nn.linear import linear
+from nano_think.nn.rows import linear_rows
 from nano_think.nn.selective_scan import selective_scan
 
 # Steps dt begin log-uniform between these: a channel remembers some 1 to 1,000 tokens (section 3.6).
@@ -54,6 +55,16 @@ class S6Mixer(nn.Module):
         last_B = span.documents_BS[:, span.first - 1] if span.first else None
         y_BTD, cache.state = self._scan(x_BTI, z_BTI, document_changes(span.documents_BT, last_B), cache.state)
         return y_BTD
+
+    def advance(self, x_RD: Tensor, norm: nn.RMSNorm, rows: Rows, cache: ScanState) -> Tensor:
+        """x + this of norm(x), (R, D), for one new token of each of R rows behind what their states have read."""
+        x_RI, z_RI = linear_rows(x_RD, self.project.weight, norm).chunk(2, dim=-1)
+        x_RI = cache.convolve_rows(self.conv, x_RI, rows)
+        _, states = cache.kept()
+        y_R1D, states[rows.slot_R] = self._scan(
+            x_RI[:, None], z_RI[:, None], rows.fresh_R[:, None], states[rows.slot_R]
+        )
+        return x_RD + y_R1D[:, 0]
 
     def _scan(
         self, x_BTI: Tensor, z_BTI: Tensor, fresh_BT: Tensor, state_BIN: Tensor | None = None

@@ -1,17 +1,19 @@
 """Selective state spaces in the Mamba-2 form (Dao and Gu 2024, "Transformers are SSMs").
 
 B batch, T tokens, D model width, I inner width, G heads, P channels per head (I = G * P), N state per channel,
-L chunk length, C chunks (T = C * L)
+L chunk length, C chunks (T = C * L), R rows of a step
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu, softplus
 
-from nano_think.nn.cache import Span
+from nano_think.nn.cache import Rows, Span
 from nano_think.nn.causal_conv import CausalConv, ScanState
 from nano_think.nn.linear import linear
+from nano_think.nn.native import ops
 from nano_think.nn.norm import RMSNorm
+from nano_think.nn.rows import by_kernel, linear_rows
 
 
 def scan_sequentially(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, documents: Tensor) -> Tensor:
@@ -152,8 +154,35 @@ class StateSpaceMixer(nn.Module):
                 y, cache.state = scan_on(cache.state, last_B, *values, span.documents_BT, self.chunk)
         return self._finish(y, x_BTGP, gate)
 
+    def advance(self, x_RD: Tensor, norm: nn.RMSNorm, rows: Rows, cache: ScanState) -> Tensor:
+        """x + this of norm(x), (R, D), for one new token of each of R rows behind what their states have read."""
+        y_RI = self.scan_rows(linear_rows(x_RD, self.project.weight, norm), rows, cache)
+        return linear_rows(y_RI, self.out.weight, self.norm, add_RO=x_RD)
+
+    def scan_rows(self, projected_RE: Tensor, rows: Rows, cache: ScanState) -> Tensor:
+        """Convolution, scan and gate of one token of each row, (R, I).
+
+        By the compiled kernel on a CPU where there is one, else by `scan_rows_plainly`.
+        """
+        parts = (self.conv.weight, self.conv.bias, self.dt_bias, self.log_A, self.skip)
+        if by_kernel(projected_RE, *parts, *cache.kept()):
+            return ops.scan_rows(projected_RE, *parts, rows.at_3R, *cache.kept())
+        return self.scan_rows_plainly(projected_RE, rows, cache)
+
+    def scan_rows_plainly(self, projected_RE: Tensor, rows: Rows, cache: ScanState) -> Tensor:
+        """The kernel's twin."""
+        gate, xBC, dt = self._split(projected_RE)
+        x_RGP, B, C = self._select(cache.convolve_rows(self.conv, xBC, rows))
+        _, states = cache.kept()
+        same_R1, A = ~rows.fresh_R[:, None], -self.log_A.exp()
+        y_RGP, states[rows.slot_R] = scan_one(states[rows.slot_R], same_R1, x_RGP, dt, A, B, C)
+        return (y_RGP + self.skip[:, None] * x_RGP).flatten(1) * silu(gate)
+
     def _project(self, u_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gate, xBC, dt = self.project(u_BTD).split([self.inner, self.inner + 2 * self.n_state, len(self.skip)], dim=-1)
+        return self._split(self.project(u_BTD))
+
+    def _split(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        gate, xBC, dt = projected.split([self.inner, self.inner + 2 * self.n_state, len(self.skip)], dim=-1)
         return gate, xBC, softplus(dt.float() + self.dt_bias)
 
     def _select(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:

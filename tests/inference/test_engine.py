@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from nano_think.core.errors import UsageError
-from nano_think.inference.context import context_start
 from nano_think.inference.engine import Engine
 from nano_think.inference.request import Event, Request
 from nano_think.inference.sampling import SamplingConfig
+from nano_think.inference.slots import context_start
 from nano_think.models.think import NanoThink
 from tests.tiny import START, tiny_mixture
 

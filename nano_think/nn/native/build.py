@@ -24,8 +24,11 @@ SOURCES = (
     "swiglu.cpp",
     "rms_norm.cpp",
     "split_heads.cpp",
+    "linear_rows.cpp",
+    "attend_rows.cpp",
+    "scan_rows.cpp",
 )
-HEADERS = ("vectors.h", "norm.h")
+HEADERS = ("vectors.h", "norm.h", "heads.h", "slots.h")
 # Never -ffast-math or -Ofast: they blind the NaN guard and can switch denormals off for the whole process.
 FLAGS = ("-O3", "-std=c++20", "-fPIC", "-shared", "-w")
 NATIVE = ("-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native",)

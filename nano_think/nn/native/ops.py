@@ -74,6 +74,34 @@ def split_heads(
     return torch.ops.nano_think.split_heads(qkv_BTE, n_heads, weight_q, weight_k, cos, sin, eps)
 
 
+def linear_rows(
+    x: Tensor, weight: Tensor, norm: Tensor | None, scale: Tensor | None, add: Tensor | None, gate: bool, eps: float
+) -> Tensor:
+    """`nn.rows.linear_rows` in fp32 on a CPU, for inference: it has no gradient."""
+    return torch.ops.nano_think.linear_rows(x, weight, norm, scale, add, gate, eps)
+
+
+def place_heads(
+    qkv: Tensor, weight_q: Tensor | None, weight_k: Tensor | None, cos: Tensor, sin: Tensor, rows: Tensor,
+    keys: Tensor, values: Tensor, eps: float,
+) -> Tensor:  # fmt: skip
+    """`nn.rows.place_heads` in fp32 on a CPU, for inference."""
+    return torch.ops.nano_think.place_heads(qkv, weight_q, weight_k, cos, sin, rows, keys, values, eps)
+
+
+def attend_rows(q: Tensor, keys: Tensor, values: Tensor, rows: Tensor, scale: float) -> Tensor:
+    """`nn.rows.attend_rows` in fp32 on a CPU, for inference."""
+    return torch.ops.nano_think.attend_rows(q, keys, values, rows, scale)
+
+
+def scan_rows(
+    projected: Tensor, weight: Tensor, bias: Tensor, dt_bias: Tensor, log_A: Tensor, skip: Tensor, rows: Tensor,
+    tail: Tensor, state: Tensor,
+) -> Tensor:  # fmt: skip
+    """The middle of `nn.ssm.StateSpaceMixer.advance` in fp32 on a CPU, for inference."""
+    return torch.ops.nano_think.scan_rows(projected, weight, bias, dt_bias, log_A, skip, rows, tail, state)
+
+
 def _new(like: Tensor, *sizes: int) -> Tensor:
     return like.new_empty(sizes, dtype=torch.float32)
 

@@ -3,7 +3,7 @@
 // B batch, T tokens, N heads, H head width, D = N H. (B, T, 3 D) <-> three times (B, N, T, H). Numbers are fp32 or bf16
 // in memory and fp32 in all arithmetic. Without a weight a head is turned as it is.
 
-#include "norm.h"
+#include "heads.h"
 
 namespace {
 
@@ -27,20 +27,6 @@ struct Heads {
     return ((row / tokens * heads + n) * tokens + row % tokens) * width;
   }
   const float* turn(const float* table, int64_t row) const { return table + row % tokens * half; }
-
-  // to = RoPE(w x / rms(x)), a head.
-  template <class T>
-  void turn_head(T* to, const T* x, const float* w, int64_t row) const {
-    const float *c = turn(cos, row), *s = turn(sin, row);
-    const float scale = w ? inverse_root(dot(x, x, width), width, eps) : 1.0f;
-    each_vector(half, [&](int64_t i, int64_t count) {
-      const Vec cosine = load(c + i, count), sine = load(s + i, count);
-      Vec first = load(x + i, count) * scale, second = load(x + half + i, count) * scale;
-      if (w) first *= load(w + i, count), second *= load(w + half + i, count);
-      store(to + i, first * cosine - second * sine, count);
-      store(to + half + i, first * sine + second * cosine, count);
-    });
-  }
 
   // The gradient of `turn_head`; that of the weight is added to `sum`.
   template <class T>
@@ -98,7 +84,9 @@ std::tuple<Tensor, Tensor, Tensor> split_heads(const Tensor& qkv, int64_t n_head
       const T* x = from + row * 3 * D;
       for (int64_t n = 0; n < n_heads; ++n) {
         const int64_t place = heads.apart(row, n);
-        for (int64_t i : {0, 1}) heads.turn_head(to[i] + place, x + i * D + n * H, heads.weights[i], row);
+        for (int64_t i : {0, 1})
+          turn_head(to[i] + place, x + i * D + n * H, heads.weights[i], heads.turn(heads.cos, row),
+                    heads.turn(heads.sin, row), heads.half, heads.eps);
         std::memcpy(to_v + place, x + 2 * D + n * H, H * sizeof(T));
       }
     });

@@ -17,8 +17,8 @@ import sys, pytest
 from nano_think.nn.native import build, kernels
 build.NATIVE = {flags!r}
 assert kernels().there, kernels().reason
-tests = ["nn/test_selective_scan.py", "nn/test_mlp.py", "nn/test_norm.py", "nn/test_split_heads.py"]
-tests = ["{root}/tests/" + name for name in [*tests, "heads/test_cross_entropy.py"]]
+names = ["nn/test_" + name for name in ("selective_scan", "mlp", "norm", "split_heads", "rows")]
+tests = ["{root}/tests/" + name + ".py" for name in [*names, "heads/test_cross_entropy"]]
 wanted = "(chosen or exact) or not test_selective_scan"
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *tests, "-k", wanted]))
 """

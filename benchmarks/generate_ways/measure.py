@@ -1,0 +1,111 @@
+"""What is measured in one process, with one number of threads."""
+
+import argparse
+from typing import Any
+
+import torch
+from _timing import Step, medians, take_turns
+
+from generate_ways.models import START, Alone, build_llama, build_model, build_shape
+from nano_think.inference.engine import Engine
+from nano_think.inference.request import Request
+from nano_think.inference.sampling import SamplingConfig
+from nano_think.models.think import NanoThink
+from nano_think.nn.cache import Rows, Slot, Timeline
+
+GREEDY = SamplingConfig(temperature=0.0)
+
+
+class Words:
+    """A tokenizer whose every token is two letters."""
+
+    def token_bytes(self, token: int) -> bytes:
+        return b"ab"
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """All that was asked for, by name; rates (tokens per second) and ratios."""
+    (threads,) = args.threads
+    torch.set_num_threads(threads)
+    shape = build_shape(args.preset, args.vocabulary)
+    model = build_model(shape)
+    prompt = (START, *torch.randint(1, args.vocabulary, (args.prompt - 1,)).tolist())
+    ways: dict[str, Step] = {}
+    if "peers" in args.parts:
+        ways["hf_llama"] = llama(build_llama(shape), prompt, args.tokens)
+        for name in model.names:
+            ways[name] = engine(Alone(model, name), shape.window, prompt, args.tokens)
+    ways["mixture"] = engine(model, shape.window, prompt, args.tokens)
+    if "plain" in args.parts:
+        ways["plain"] = plain(model, prompt, args.tokens)
+    taken = medians(take_turns(ways, args.rounds))
+    found = {f"rate.{name}": args.tokens / seconds for name, seconds in taken.items()}
+    found |= ratios(found)
+    return found | (flat(model, args) if "flat" in args.parts else {})
+
+
+def ratios(found: dict[str, float]) -> dict[str, float]:
+    """Those of which both rates are there."""
+    pairs = {
+        "transformer_vs_hf": ("transformer", "hf_llama"),
+        "mixture_vs_plain": ("mixture", "plain"),
+        "mixture_vs_transformer": ("mixture", "transformer"),
+    }
+    rates = {name: tuple(found.get(f"rate.{one}") for one in pair) for name, pair in pairs.items()}
+    return {f"ratio.{name}": one / other for name, (one, other) in rates.items() if one and other}
+
+
+def engine(model: NanoThink, window: int, prompt: tuple[int, ...], tokens: int) -> Step:
+    one = Engine(model, Words(), window, rows=1)
+    request = Request(prompt=prompt, max_new_tokens=tokens, sampling=GREEDY)
+
+    def run() -> None:
+        assert sum(event.token is not None for event in one.stream(request)) == tokens
+
+    return run
+
+
+def llama(model: Any, prompt: tuple[int, ...], tokens: int) -> Step:
+    prompt_1T = torch.tensor([prompt])
+
+    @torch.inference_mode()
+    def run() -> None:
+        mask_1T = torch.ones_like(prompt_1T)
+        made = model.generate(prompt_1T, attention_mask=mask_1T, do_sample=False, use_cache=True, max_new_tokens=tokens)
+        assert made.shape[1] == len(prompt) + tokens
+
+    return run
+
+
+def plain(model: NanoThink, prompt: tuple[int, ...], tokens: int) -> Step:
+    @torch.inference_mode()
+    def run() -> None:
+        text = list(prompt)
+        for _ in range(tokens):
+            text.append(int(model.logits(model(torch.tensor([text])).last())[0, -1].argmax()))
+
+    return run
+
+
+def flat(model: NanoThink, args: argparse.Namespace) -> dict[str, float]:
+    """Time per token of the state-space expert at two contexts, and their ratio."""
+    short, long = args.contexts
+    taken = medians(take_turns({str(n): steps_at(model, n) for n in (short, long)}, 4 * args.rounds))
+    found = {f"seconds_per_token.{name}": seconds / 32 for name, seconds in taken.items()}
+    return found | {"ratio.flat": taken[str(short)] / taken[str(long)]}
+
+
+def steps_at(model: NanoThink, context: int) -> Step:
+    """32 tokens of the state-space expert behind so many."""
+    expert, width = model.experts["state_space"], model.head.width
+    cache, one, timeline = expert.start(1, context), expert.start(1, context), Timeline(1, context)
+    with torch.inference_mode():
+        expert.extend(torch.randn(1, context, width), timeline.append(torch.zeros(1, context, dtype=torch.long)), one)
+        cache.join(one, Slot(0, 1, context))
+
+    @torch.inference_mode()
+    def run() -> None:
+        for place in range(context, context + 32):
+            expert.advance(torch.randn(1, width), Rows(torch.tensor([[0], [place], [0]])), cache)
+
+    return run
