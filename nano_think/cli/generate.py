@@ -11,8 +11,8 @@ from nano_think.cli.arguments import parse_arguments
 from nano_think.core.console import clean, flush_text
 from nano_think.core.errors import UsageError
 from nano_think.data.tokenizer import Tokenizer
-from nano_think.inference.detokenizer import StreamDecoder
-from nano_think.inference.engine import Step, generate
+from nano_think.inference.engine import Engine
+from nano_think.inference.request import Event, Request
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.models.checkpoint import load_mixture
 from nano_think.stages.artifact import find_model
@@ -45,41 +45,40 @@ def main(arguments: list[str]) -> int:
     artifact, _ = find_model(wanted.model, wanted.root)
     model, shape = load_mixture(artifact.path)
     tokenizer = Tokenizer.load(artifact.path)
-    prompt = tokenizer.encode_document(wanted.prompt)
-    decoder, text, steps = StreamDecoder(), [], []
+    prompt = tuple(tokenizer.encode_document(wanted.prompt))
+    request = Request(prompt=prompt, max_new_tokens=wanted.max_new_tokens, sampling=wanted.sampling)
+    engine, events = Engine(model, tokenizer, shape.window), []
     speak = not (wanted.json or wanted.show_routing)
     if speak:
         flush_text(wanted.prompt)
     if wanted.show_routing and not wanted.json:
         print("  ".join(["weight of", *model.names]))
-    for step in generate(model, prompt, shape.window, wanted.max_new_tokens, wanted.sampling):
-        piece = decoder.feed(tokenizer.token_bytes(step.token))
-        text.append(piece)
-        steps.append(step)
+    for event in engine.stream(request):
+        events.append(event)
         if speak:
-            flush_text(piece)
-        elif not wanted.json:
-            print(_routing_line(step, tokenizer))
-    text.append(decoder.end())
+            flush_text(event.text)
+        elif not wanted.json and event.token is not None:
+            print(_routing_line(event.token, event.weights, tokenizer))
     if speak:
-        flush_text(text[-1] + "\n")
+        flush_text("\n")
     if wanted.json:
-        print(json.dumps(_as_json(wanted.prompt, "".join(text), steps, tokenizer, model.names), ensure_ascii=False))
+        print(json.dumps(_as_json(wanted.prompt, events, tokenizer, model.names), ensure_ascii=False))
     return 0
 
 
-def _routing_line(step: Step, tokenizer: Tokenizer) -> str:
-    weights = "  ".join(f"{weight:.3f}" for weight in step.weights)
-    return f"{weights}  {clean(tokenizer.decode([step.token]))!r}"
+def _routing_line(token: int, weight_K: tuple[float, ...], tokenizer: Tokenizer) -> str:
+    weights = "  ".join(f"{weight:.3f}" for weight in weight_K)
+    return f"{weights}  {clean(tokenizer.decode([token]))!r}"
 
 
-def _as_json(prompt: str, text: str, steps: list[Step], tokenizer: Tokenizer, names: list[str]) -> dict:
+def _as_json(prompt: str, events: list[Event], tokenizer: Tokenizer, names: list[str]) -> dict:
     tokens = [
         {
-            "id": step.token,
-            "text": tokenizer.decode([step.token]),
-            "weights": dict(zip(names, step.weights, strict=True)),
+            "id": event.token,
+            "text": tokenizer.decode([event.token]),
+            "weights": dict(zip(names, event.weights, strict=True)),
         }
-        for step in steps
+        for event in events
+        if event.token is not None
     ]
-    return {"prompt": prompt, "text": text, "tokens": tokens}
+    return {"prompt": prompt, "text": "".join(event.text for event in events), "tokens": tokens}

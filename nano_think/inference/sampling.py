@@ -1,6 +1,8 @@
-"""From logits to a token. V vocabulary."""
+"""From logits to a token. V vocabulary, C candidates."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +20,16 @@ class SamplingConfig(Config):
     """Draw from this many most likely tokens; 0 from all (tokens)."""
     top_p: float = 0.95
     """Draw from the fewest tokens whose probabilities reach this sum (0 to 1)."""
+    min_p: float = 0.0
+    """Draw only from tokens that are at least this share as likely as the most likely one (0 to 1)."""
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens that the text holds already where they are positive, and multiplies them where they
+    are not; 1 does nothing."""
     seed: int = 0
     """Seed of the draws: the same seed, model and prompt give the same text."""
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
+        if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature: wanted 0 or more, got {self.temperature}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: wanted 0 to {2**63 - 1}, got {self.seed}")
@@ -30,26 +37,61 @@ class SamplingConfig(Config):
             raise ValueError(f"top_k: wanted 0 or more, got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: wanted a share above 0 and up to 1, got {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p: wanted a share from 0 to 1, got {self.min_p}")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise ValueError(f"repetition_penalty: wanted more than 0, got {self.repetition_penalty}")
 
 
-def distribution(logits_V: Tensor, config: SamplingConfig) -> Tensor:
-    """The probabilities to draw from, (V): temperature, then top-k, then top-p (Holtzman et al. 2020)."""
+class Candidates(NamedTuple):
+    """The tokens that may be drawn, (C), and their probabilities, (C), which sum to 1; the likeliest first."""
+
+    token_C: Tensor
+    p_C: Tensor
+
+
+def candidates(logits_V: Tensor, config: SamplingConfig, seen: AbstractSet[int] = frozenset()) -> Candidates:
+    """What may come next: repetition penalty (Keskar et al. 2019, section 4.1) on the tokens `seen`, temperature,
+    then top-k, top-p (Holtzman et al. 2020) and min-p (Nguyen et al. 2024), each on what the one before has left.
+    """
+    logits_V = penalised(logits_V.float(), config.repetition_penalty, seen)
     if config.temperature == 0:
-        return torch.nn.functional.one_hot(logits_V.argmax(), len(logits_V)).float()
+        return Candidates(logits_V.argmax()[None], logits_V.new_ones(1))
+    kept = min(config.top_k or len(logits_V), len(logits_V))
+    logits_C, token_C = logits_V.topk(kept) if kept < len(logits_V) else logits_V.sort(descending=True, stable=True)
     # Below a millionth fp32 would divide by 0.
-    logits_V = (logits_V.float() - logits_V.max()) / max(config.temperature, 1e-6)
-    if config.top_k and config.top_k < len(logits_V):
-        least = logits_V.topk(config.top_k).values[-1]
-        logits_V = logits_V.masked_fill(logits_V < least, float("-inf"))
-    p_V = logits_V.softmax(dim=-1)
-    if config.top_p == 1:
-        return p_V
-    ordered_V, token_V = p_V.sort(descending=True, stable=True)
-    beyond_V = ordered_V.cumsum(0) - ordered_V >= config.top_p
-    p_V = p_V.index_fill(0, token_V[beyond_V], 0.0)
-    return p_V / p_V.sum()
+    p_C = ((logits_C - logits_C[0]) / max(config.temperature, 1e-6)).softmax(dim=-1)
+    if config.top_p < 1:
+        p_C = p_C.masked_fill(p_C.cumsum(0) - p_C >= config.top_p, 0.0)
+    if config.min_p:
+        p_C = p_C.masked_fill(p_C < config.min_p * p_C[0], 0.0)
+    return Candidates(token_C, p_C / p_C.sum())
 
 
-def draw(logits_V: Tensor, config: SamplingConfig, generator: torch.Generator) -> int:
-    """One token id."""
-    return int(torch.multinomial(distribution(logits_V, config).cpu(), 1, generator=generator))
+def penalised(logits_V: Tensor, penalty: float, seen: AbstractSet[int]) -> Tensor:
+    """The logits with those of tokens that were seen made smaller, for a penalty above 1."""
+    if penalty == 1 or not seen:
+        return logits_V
+    token_C = torch.tensor(sorted(seen), device=logits_V.device)
+    old_C = logits_V[token_C]
+    return logits_V.index_copy(0, token_C, torch.where(old_C > 0, old_C / penalty, old_C * penalty))
+
+
+def distribution(logits_V: Tensor, config: SamplingConfig, seen: AbstractSet[int] = frozenset()) -> Tensor:
+    """`candidates` as probabilities of all tokens, (V)."""
+    found = candidates(logits_V, config, seen)
+    return torch.zeros_like(logits_V, dtype=torch.float32).index_copy(0, found.token_C, found.p_C)
+
+
+def draw(
+    logits_V: Tensor, config: SamplingConfig, generator: torch.Generator, seen: AbstractSet[int] = frozenset()
+) -> int:
+    """One token id: the one in whose share of the candidates' probabilities a uniform number falls."""
+    token_C, p_C = candidates(logits_V, config, seen)
+    if config.temperature == 0:
+        return int(token_C)
+    below_C = p_C.double().cumsum(0).cpu()
+    place = below_C[-1:] * torch.rand(1, generator=generator, dtype=torch.float64)
+    # Behind the last candidate of any probability the sums stay equal.
+    last = torch.searchsorted(below_C, below_C[-1:])
+    return int(token_C[torch.minimum(torch.searchsorted(below_C, place, right=True), last)])

@@ -16,7 +16,8 @@ from nano_think.evaluation.ablation import ablation
 from nano_think.evaluation.bits_per_byte import score, summarise
 from nano_think.evaluation.documents import split_documents
 from nano_think.evaluation.routing import Routing, token_classes
-from nano_think.inference.engine import generate
+from nano_think.inference.engine import Engine
+from nano_think.inference.request import Request
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.models.think import NanoThink
 from nano_think.stages.calibration import load_controls
@@ -76,13 +77,13 @@ class Evaluate(Stage):
 
     def _samples(self, model: NanoThink, tokenizer: Tokenizer) -> list[dict[str, Any]]:
         sampling = SamplingConfig(seed=branch(self.config.seed, "samples") % 2**31)
-        samples = []
+        engine, samples = Engine(model, tokenizer, self.config.space.window), []
         for prompt in self.config.evaluate.prompts:
-            ids = tokenizer.encode_document(prompt)
-            steps = list(generate(model, ids, self.config.space.window, self.config.evaluate.sample_tokens, sampling))
-            pieces = [{"text": tokenizer.decode([step.token]), "weights": list(step.weights)} for step in steps]
-            text = tokenizer.decode([step.token for step in steps])
-            about = {"prompt": prompt, "text": text, "tokens": pieces}
+            ids, most = tuple(tokenizer.encode_document(prompt)), self.config.evaluate.sample_tokens
+            events = list(engine.stream(Request(prompt=ids, max_new_tokens=most, sampling=sampling)))
+            tokens = [(event.token, event.weights) for event in events if event.token is not None]
+            pieces = [{"text": tokenizer.decode([token]), "weights": list(weights)} for token, weights in tokens]
+            about = {"prompt": prompt, "text": "".join(event.text for event in events), "tokens": pieces}
             samples.append(about | {"seed": sampling.seed, "temperature": sampling.temperature})
         return samples
 

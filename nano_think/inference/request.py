@@ -1,0 +1,72 @@
+"""What is asked of the engine, and what it answers token by token.
+
+K experts, V vocabulary
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nano_think.core.errors import UsageError
+from nano_think.inference.sampling import SamplingConfig
+
+MOST_LOGPROBS, MOST_STOPS = 20, 16
+
+Memory = Literal["off", "read", "read-write"]
+Finish = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """A text to go on from, and how. Raises `UsageError` for what cannot be asked."""
+
+    prompt: tuple[int, ...]
+    """Ids of the text, its start token first (tokens)."""
+    max_new_tokens: int = 128
+    """Most tokens that are written (tokens)."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How tokens are drawn."""
+    stop: tuple[str, ...] = ()
+    """Texts before the first of which the answer ends, wherever the borders of its tokens are."""
+    stop_tokens: tuple[int, ...] = ()
+    """Ids that end the answer, besides the start token of a new document (tokens)."""
+    logprobs: int | None = None
+    """Tell the log-probability of every token and of this many likeliest ones, in nats; none: tell nothing."""
+    memory: Memory = "off"
+    """Whether what the namespace remembers counts, and whether this turn will be remembered when it is finished."""
+    namespace: str = "default"
+    """Whose memory it is."""
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise UsageError("prompt: wanted at least the start token, got nothing")
+        if self.max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens: wanted at least 1, got {self.max_new_tokens}")
+        if len(self.stop) > MOST_STOPS or not all(self.stop):
+            raise UsageError(f"stop: wanted up to {MOST_STOPS} texts, none of them empty, got {list(self.stop)}")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
+            raise UsageError(f"logprobs: wanted 0 to {MOST_LOGPROBS}, got {self.logprobs}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One token of a request's answer, or its end, or both.
+
+    All texts of a request join to its answer; each holds whole characters, and none of them a part of a stop string.
+    """
+
+    request: int
+    """The id that `Engine.submit` gave."""
+    token: int | None = None
+    """The token; none where only the end is told: a token that ends an answer is no part of it."""
+    text: str = ""
+    """What has become certain of the answer's text with it."""
+    logprob: float | None = None
+    """ln p(token) of the model (with what it remembers, before temperature and cuts), where asked for (nats)."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens and their ln p, the likeliest first (nats)."""
+    weights: tuple[float, ...] = ()
+    """How much each expert was trusted, (K), in the order of `Engine.names`."""
+    finish: Finish | None = None
+    """Why the answer ends here: its end or a stop string, `max_new_tokens`, `Engine.cancel`, an error of its own."""
+    error: str = ""
+    """What went wrong, in one line."""
