@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -12,6 +12,11 @@ from nano_think.core.errors import UsageError
 from nano_think.inference.request import Memory
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.serving.config import KEY, Limits, check_exposure
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from nano_think.serving.worker import Worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +53,29 @@ def main(arguments: list[str]) -> int:
     key = os.environ.get(KEY, "")
     check_exposure(wanted.host, key)
     try:
-        from nano_think.serving.server import address, listen
+        from nano_think.serving.server import address, listen, serve
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed; install it with: pip install 'nano_think[serve]'") from None
-    listening = listen(wanted.host, wanted.port)
-    with listening:
-        return 0
+    with listen(wanted.host, wanted.port) as listening:
+        app, worker = _assemble(wanted, key)
+        print(f"listening on {address(listening, wanted.host)}", flush=True)
+        return serve(app, worker, wanted.limits, listening)
+
+
+def _assemble(wanted: ServeArguments, key: str) -> "tuple[ASGIApp, Worker]":
+    """The application of a model and the thread of its engine."""
+    from nano_think.inference.engine import Engine
+    from nano_think.serving.app import create_app
+    from nano_think.serving.asking import Served
+    from nano_think.serving.worker import Worker
+    from nano_think.stages.opening import open_model
+
+    opened = open_model(wanted.model, wanted.root)
+    served = Served(
+        name="nano_think", digest=opened.artifact.digest, experts=tuple(opened.model.names),
+        tokenizer=opened.tokenizer, window=opened.shape.window, limits=wanted.limits, sampling=wanted.sampling,
+        answer=wanted.answer, memory=wanted.memory, namespace=wanted.namespace,
+    )  # fmt: skip
+    engine = Engine(opened.model, opened.tokenizer, opened.shape.window, rows=wanted.limits.running)
+    worker = Worker(engine, wanted.limits)
+    return create_app(served, worker, None, wanted.allow_host, key), worker

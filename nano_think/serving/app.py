@@ -26,7 +26,7 @@ from nano_think.serving.schema import Asked, ChatRequest, CompletionRequest, rea
 from nano_think.serving.worker import Worker
 
 PAGE = Path(__file__).parent / "page"
-FILES = ("page.css", "page.js", "speech.js", "tint.js", "icon.svg")
+FILES = ("page.css", "page.js", "speech.js", "tint.js", "memory.js", "settings.js", "icon.svg")
 
 
 def create_app(

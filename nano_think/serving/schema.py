@@ -14,6 +14,7 @@ from nano_think.serving.errors import ApiError
 
 M = TypeVar("M", bound=BaseModel)
 Stop = Annotated[str, Field(min_length=1, max_length=500)]
+Tokens = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -53,7 +54,7 @@ class Asked(Strict):
     model: str
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: Tokens | None = None
     stop: Stop | list[Stop] | None = None
     seed: Seed | None = None
     stream: bool | None = False
@@ -103,7 +104,7 @@ class ChatRequest(Asked):
     """POST /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: Tokens | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
     tools: Annotated[list[Any], Field(max_length=0)] | None = None

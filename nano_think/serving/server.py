@@ -41,13 +41,17 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def configure(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+    """uvicorn with our patience, and without what we do not need of it."""
+    return uvicorn.Config(
+        app, http=patient(limits), ws="none", lifespan="on", access_log=False, server_header=False,
+        log_level="error", timeout_graceful_shutdown=1, timeout_keep_alive=5, proxy_headers=False,
+    )  # fmt: skip
+
+
 def serve(app: ASGIApp, worker: Worker, limits: Limits, listening: socket.socket) -> int:
     """Answer until SIGINT or SIGTERM; the exit code, 130 or 143."""
-    config = uvicorn.Config(
-        app, http=patient(limits), ws="none", lifespan="on", access_log=False, server_header=False,
-        log_level="warning", timeout_graceful_shutdown=1, timeout_keep_alive=5, proxy_headers=False,
-    )  # fmt: skip
-    server = Server(config, worker)
+    server = Server(configure(app, limits), worker)
     try:
         # uvicorn raises the signal once more when all is done, for whoever waits for it.
         server.run(sockets=[listening])
