@@ -40,22 +40,41 @@ def from_chat(asked: ChatRequest, served: Served) -> Request:
         raise ApiError(400, f"messages: {message}", param="messages")
     if asked.messages[-1].role != "user":
         raise ApiError(400, "messages: wanted the last one to be the user's", param="messages")
+    messages = [message.plain() for message in asked.messages]
+    ids = _encode(messages, served)
+    while asked.truncation == "auto" and len(ids) > served.window and _drop_oldest(messages):
+        ids = _encode(messages, served)
+    return _request(asked, ids, asked.likeliest, served)
+
+
+def _encode(messages: list[dict[str, str]], served: Served) -> list[int]:
     try:
-        ids, _ = served.tokenizer.encode_chat([m.plain() for m in asked.messages], add_generation_prompt=True)
+        return served.tokenizer.encode_chat(messages, add_generation_prompt=True)[0]
     except InputError as error:
         raise ApiError(400, str(error), param="messages") from None
-    return _request(asked, ids, asked.likeliest, served)
+
+
+def _drop_oldest(messages: list[dict[str, str]]) -> bool:
+    """Leave out what was said first and is not the last; whether there was any. System messages stay."""
+    oldest = next((n for n, message in enumerate(messages[:-1]) if message["role"] != "system"), None)
+    if oldest is not None:
+        del messages[oldest]
+    return oldest is not None
 
 
 def from_completion(asked: CompletionRequest, served: Served) -> Request:
     """A text, or ids, to write on from."""
+    start = served.tokenizer.bos
     if isinstance(asked.prompt, str):
-        return _request(asked, served.tokenizer.encode_document(asked.prompt), asked.likeliest, served)
-    text = served.tokenizer.bos
-    ids = [int(token) for token in asked.prompt]
-    if not all(0 <= token < text for token in ids):
-        raise ApiError(400, f"prompt: wanted ids of text, 0 to {text - 1}", param="prompt")
-    return _request(asked, [text, *ids], asked.likeliest, served)
+        ids = served.tokenizer.encode(asked.prompt)
+    else:
+        ids = [int(token) for token in asked.prompt]
+    # Special tokens are the ids behind those of text, and the start token is the first of them.
+    if not all(0 <= token < start for token in ids):
+        raise ApiError(400, f"prompt: wanted ids of text, 0 to {start - 1}", param="prompt")
+    if asked.truncation == "auto":
+        ids = ids[max(0, len(ids) + 1 - served.window) :]
+    return _request(asked, [start, *ids], asked.likeliest, served)
 
 
 def _request(asked: Asked, ids: list[int], likeliest: int | None, served: Served) -> Request:

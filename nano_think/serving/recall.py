@@ -5,16 +5,36 @@ A memory keeps the tokens of turns; what is shown is their text. All of it runs 
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from nano_think.core.errors import NanoThinkError
+from nano_think.core.errors import NanoThinkError, UsageError
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.memory.conversation import Conversations
-from nano_think.memory.places import NAME
+from nano_think.memory.journal import Owner
+from nano_think.memory.places import place
 from nano_think.memory.turn import Turn
 from nano_think.serving.errors import ApiError
 
 Open = Callable[[str], Conversations]
+
+
+class Memories:
+    """The memories of one model under a root, each opened for writing when it is first wanted, and held until `close`."""
+
+    def __init__(self, root: Path, owner: Owner):
+        self._root, self._owner = root, owner
+        self._held: dict[str, Conversations] = {}
+
+    def __call__(self, namespace: str) -> Conversations:
+        if namespace not in self._held:
+            folder = place(self._root, self._owner.model, namespace)
+            self._held[namespace] = Conversations(folder, self._owner, write=True)
+        return self._held[namespace]
+
+    def close(self) -> None:
+        while self._held:
+            self._held.popitem()[1].close()
 
 
 class Recall:
@@ -43,11 +63,10 @@ class Recall:
         return {"namespace": namespace, "document": document, "entries": gone}
 
     def _memory(self, namespace: str) -> Conversations:
-        if not NAME.fullmatch(namespace):
-            wanted = "wanted 1 to 64 of a-z, 0-9, - and _, the first a letter or digit"
-            raise ApiError(400, f"namespace: {wanted}", param="namespace")
         try:
             return self._open(namespace)
+        except UsageError as error:
+            raise ApiError(400, str(error), param="namespace") from None
         except NanoThinkError as error:
             raise ApiError(503, str(error)) from None
 

@@ -66,6 +66,7 @@ class Asked(Strict):
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     memory: Memory | None = None
     namespace: str | None = None
+    truncation: Literal["auto", "disabled"] = "disabled"
     # Known, and only with the value that changes nothing.
     n: Literal[1] | None = None
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None

@@ -100,3 +100,22 @@ def test_models_are_listed(serving):
     assert model["id"] == MODEL and model["experts"] == list(EXPERTS)
     assert server.client.get(f"/v1/models/{MODEL}").json() == model
     assert server.client.get("/v1/models/other").status_code == 404
+
+
+def test_older_messages_are_left_out_on_request(serving, tokenizer):
+    """The system's stay, and so does the last; without `truncation` the request is refused."""
+    server = serving(window=40)
+    said = [{"role": role, "content": f"{n} the word"} for n in range(9) for role in ("user", "assistant")]
+    messages = [{"role": "system", "content": "in the beginning"}, *said, {"role": "user", "content": "was"}]
+    assert server.ask(messages=messages).status_code == 400
+    assert server.ask(messages=messages, truncation="auto").status_code == 200
+    prompt = server.engine.asked[0].prompt
+    text = tokenizer.decode(prompt)
+    assert len(prompt) <= 40 and "in the beginning" in text and text.count("was") == 1
+    assert "8 the word" in text and "0 the word" not in text
+
+
+def test_end_of_a_long_text_is_kept_on_request(serving, tokenizer):
+    server = serving(window=40)
+    assert server.ask("/v1/completions", prompt="the word " * 100, truncation="auto").status_code == 200
+    assert len(server.engine.asked[0].prompt) == 40 and server.engine.asked[0].prompt[0] == tokenizer.bos

@@ -27,7 +27,7 @@ async function connect() {
     const { data } = await (await ask("/v1/models", { key: settings.key })).json();
     model = data[0];
     complain(null);
-    $("model").textContent = `${model.id}, ${model.context_window} tokens of context`;
+    $("model").textContent = `${model.context_window} tokens of context`;
     $("legend").replaceChildren(...legend(model.experts));
   } catch (error) {
     complain(error.status === 401 ? new Refused(401, { message: "This server wants an API key: give it in the settings." }) : error);
@@ -51,7 +51,7 @@ function drawUser(turn, place) {
   const text = make("p", { class: "text" });
   text.textContent = turn.content;
   const edit = action("edit", "Edit this message and ask again", () => editAt(place));
-  return make("li", { class: "user" }, make("h3", { class: "unseen" }, "You"), text, make("div", { class: "actions" }, edit));
+  return make("li", { class: "user" }, make("h3", { class: "unseen" }, "You"), edit, text);
 }
 
 function drawAnswer(turn, place) {
@@ -65,8 +65,10 @@ function below(turn, place) {
   const actions = make("div", { class: "actions" });
   if (place === turns.length - 1) actions.append(action("regenerate", "Answer again", regenerate));
   if (turn.stopped) actions.append(make("span", { class: "quiet" }, turn.stopped));
+  const shown = actions.children.length ? [actions] : [];
+  if (!turn.tokens.length) return shown;
   const readout = make("p", { class: "readout quiet", "aria-hidden": "true" });
-  return turn.tokens.length ? [bar(turn.tokens), readout, actions, details(turn.tokens)] : [actions];
+  return [make("div", { class: "sum" }, bar(turn.tokens), readout), details(turn.tokens), ...shown];
 }
 
 log.addEventListener("pointerover", (event) => {
@@ -84,16 +86,18 @@ function request() {
   return named;
 }
 
-function messages(skipped) {
-  const said = turns.slice(skipped, -1).filter((turn) => turn.content).map(({ role, content }) => ({ role, content }));
+function messages() {
+  const said = turns.slice(0, -1).filter((turn) => turn.content).map(({ role, content }) => ({ role, content }));
   return settings.system ? [{ role: "system", content: settings.system }, ...said] : said;
 }
 
-function pieces(skipped, signal) {
+// Where the context is too small for all, the server leaves the oldest out.
+function pieces(signal) {
   const options = { key: settings.key, signal };
-  if (settings.mode === "chat") return listen("/v1/chat/completions", { ...options, body: { ...request(), messages: messages(skipped) } });
-  const prompt = turns.slice(skipped, -1).map((turn) => turn.content).join("");
-  return listen("/v1/completions", { ...options, body: { ...request(), prompt } });
+  const named = { ...request(), truncation: "auto" };
+  if (settings.mode === "chat") return listen("/v1/chat/completions", { ...options, body: { ...named, messages: messages() } });
+  const prompt = turns.slice(0, -1).map((turn) => turn.content).join("");
+  return listen("/v1/completions", { ...options, body: { ...named, prompt } });
 }
 
 async function answer() {
@@ -103,7 +107,7 @@ async function answer() {
   showSpeaking(true);
   draw();
   try {
-    await hear(turn, speaking.signal);
+    for await (const piece of pieces(speaking.signal)) take(turn, piece.choices[0]);
     say("Answer finished.");
   } catch (error) {
     turn.stopped = error.name === "AbortError" ? "stopped" : "broken off";
@@ -114,18 +118,6 @@ async function answer() {
   speaking = null;
   showSpeaking(false);
   draw();
-}
-
-// Older turns are left out one after the other where the context is too small for all.
-async function hear(turn, signal) {
-  for (let skipped = 0; ; skipped += 2) {
-    try {
-      for await (const piece of pieces(skipped, signal)) take(turn, piece.choices[0]);
-      return;
-    } catch (error) {
-      if (error.code !== "context_length_exceeded" || skipped + 2 >= turns.length) throw error;
-    }
-  }
 }
 
 function take(turn, choice) {
@@ -148,8 +140,9 @@ function showSpeaking(now) {
   $("send").hidden = now;
   $("stop").hidden = !now;
   log.setAttribute("aria-busy", now);
+  if (!now) return;
   complain(null);
-  if (now) say("Answering.");
+  say("Answering.");
 }
 
 async function send(text) {

@@ -27,7 +27,7 @@ export function inWords(weights) {
 export function tokenSpan({ text, weights }) {
   const { slot, above } = carrier(weights);
   const span = make("span", { class: `token e${slot}` });
-  span.style.setProperty("--share", (0.16 + 0.5 * Math.sqrt(above)).toFixed(3));
+  span.style.setProperty("--share", (0.1 + 0.45 * above).toFixed(3));
   span.textContent = text;
   span.weights = weights;
   return span;
