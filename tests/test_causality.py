@@ -21,7 +21,7 @@ from nano_think.nn import blend, s6, ssm
 from nano_think.nn.documents import number_documents, same_document
 from tests.perturbation import assert_causal, randomise_zeros
 from tests.tiny import (
-    ROUTERS,
+    MODELS,
     START,
     VARIANTS,
     VOCABULARY,
@@ -30,6 +30,7 @@ from tests.tiny import (
     tiny_expert,
     tiny_head,
     tiny_mixture,
+    tiny_model,
 )
 
 T = 37
@@ -48,14 +49,14 @@ def run_expert(name: str) -> Run:
     return lambda tokens_BT: expert(head.embed(tokens_BT), number_documents(tokens_BT, START))
 
 
-def run_mixture(kind: str) -> Run:
-    """The mixture's hidden, logits and streams; the weights too where they depend on anything."""
-    model = tiny_mixture(kind)
+def run_model(name: str) -> Run:
+    """The model's hidden, logits and streams; the weights too where they depend on anything."""
+    model = tiny_model(name)
 
     def run(tokens_BT: Tensor) -> tuple[Tensor, ...]:
         routed = model(tokens_BT)
         outputs = (routed.hidden, model.logits(routed), routed.streams)
-        return outputs if kind == "static" else (*outputs, routed.weights)
+        return outputs if name in ("static", "chat") else (*outputs, routed.weights)
 
     return run
 
@@ -129,10 +130,10 @@ def test_expert_cannot_see_the_future(name: str):
     assert_causal(run_expert(name), packed(), VOCABULARY, PLACES)
 
 
-@pytest.mark.parametrize("kind", ROUTERS)
-def test_mixture_cannot_see_the_future(kind: str):
-    """Hidden, logits, streams and weights of the fused model, whatever the router looks at."""
-    assert_causal(run_mixture(kind), packed(), VOCABULARY, PLACES)
+@pytest.mark.parametrize("name", MODELS)
+def test_model_cannot_see_the_future(name: str):
+    """Hidden, logits, streams and weights of the whole model, whatever a router looks at."""
+    assert_causal(run_model(name), packed(), VOCABULARY, PLACES)
 
 
 def test_static_weights_depend_on_nothing():
@@ -214,9 +215,10 @@ LEAKS = {
         ssm.CausalConv, "forward", backwards(ssm.CausalConv.forward), lambda m: run_expert("state_space s6"),
     ),
     "S6's scan": (s6, "selective_scan", spoil_selective_scan, lambda m: run_expert("state_space s6")),
-    "router's mask": (think, "causal_mask", everywhere, lambda m: run_mixture("token")),
-    "router's mean": (blend, "running_mean", whole_mean, lambda m: run_mixture("mean")),
-    "one expert of the mixture": (transformer, "causal_mask", everywhere, lambda m: run_mixture("static")),
+    "router's mask": (think, "causal_mask", everywhere, lambda m: run_model("token")),
+    "router's mean": (blend, "running_mean", whole_mean, lambda m: run_model("mean")),
+    "one expert of the mixture": (transformer, "causal_mask", everywhere, lambda m: run_model("static")),
+    "chat model's mask": (transformer, "causal_mask", everywhere, lambda m: run_model("chat")),
     "embedder's mask": (embedder_module, "causal_mask", everywhere, run_embedder),
     "scratch memory's age": (memories, "earlier_in_document", sees_its_own_entry, lambda m: run_scratch()),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from nano_think.nn import s6, ssm
 from nano_think.nn.causal_conv import CausalConv
 from nano_think.nn.documents import document_starts, number_documents, running_mean
 from nano_think.nn.ssm import scan_in_chunks
-from tests.tiny import ROUTERS, START, VARIANTS, WIDTH, draw_tokens, tiny_expert, tiny_head, tiny_mixture
+from tests.tiny import MODELS, START, VARIANTS, WIDTH, draw_tokens, tiny_expert, tiny_head, tiny_mixture, tiny_model
 
 SECOND, T = 19, 40
 TOLERANCE = 1e-4
@@ -43,9 +43,9 @@ def test_expert_keeps_documents_apart(name: str):
     assert_apart(run_expert(name))
 
 
-@pytest.mark.parametrize("kind", ROUTERS)
-def test_mixture_keeps_documents_apart(kind: str):
-    model = tiny_mixture(kind)
+@pytest.mark.parametrize("name", MODELS)
+def test_model_keeps_documents_apart(name: str):
+    model = tiny_model(name)
     assert_apart(lambda tokens_BT: model(tokens_BT).hidden)
 
 

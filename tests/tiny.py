@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nano_think.experts import EXPERTS, Expert, ExpertConfig, build_expert
 from nano_think.heads.language import LanguageHead, normalise_table
+from nano_think.models.chat import Chat, Model
 from nano_think.models.think import NanoThink, Router, RouterConfig
 from nano_think.nn.blend import BlendKind
 from tests.perturbation import randomise_zeros
@@ -20,6 +21,8 @@ SHAPE = {
 ROUTER_KINDS: tuple[BlendKind, ...] = ("static", "mean", "token", "expert")
 # And what else a router can be asked for, as "kind setting".
 ROUTERS = (*ROUTER_KINDS, "expert mha", "expert probability")
+# Every whole model that reads tokens: mixtures by their routers, the chat model, a mixture thawed to be one.
+MODELS = (*ROUTERS, "chat", "chat mixture")
 
 
 def variants() -> list[str]:
@@ -72,6 +75,20 @@ def tiny_mixture(name: str = "expert", randomised: bool = True, **more) -> NanoT
     experts = {name: tiny_expert(name, seed, **more) for seed, name in enumerate(EXPERTS)}
     router = tiny_router(name, len(experts))
     return NanoThink(tiny_head(), experts, randomise_zeros(router) if randomised else router, START).eval()
+
+
+def tiny_chat(randomised: bool = True, **more) -> Chat:
+    """A chat model with a body of its own, in evaluation mode; as at its start unless randomised."""
+    torch.manual_seed(0)
+    backbone = build_expert("transformer", tiny_config("transformer", **more), WIDTH)
+    return Chat(tiny_head(), randomise_zeros(backbone) if randomised else backbone, START).eval()  # type: ignore
+
+
+def tiny_model(name: str, **more) -> Model:
+    """Any of `MODELS`, in evaluation mode."""
+    if name == "chat":
+        return tiny_chat(**more)
+    return tiny_mixture(**more).thaw() if name == "chat mixture" else tiny_mixture(name, **more)
 
 
 def draw_tokens(B: int, T: int, starts: tuple[int, ...] = (0,), seed: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from _timing import Step, make_product, medians, take_turns
 from torch import Tensor, nn
 
-from nano_think.core.device import ComputeConfig, pick_dtype, set_up
+from nano_think.core.device import ComputeConfig, set_up
 from nano_think.experts.diffuser import DiffuserConfig
 from nano_think.training.optim import OptimConfig, build_optimizers
 from train_ways import muon, ours, peers
@@ -86,17 +86,14 @@ def build_pair(shape: Shape) -> tuple[nn.Module, nn.Module]:
 
 def measure_step(shape: Shape, rounds: int) -> dict[str, float]:
     """Steps of the transformer and the diffuser, and a bf16 product between them."""
-    default = pick_dtype("auto", torch.device("cpu"))
     product, product_flops = make_product(torch.bfloat16)
-    llama = [build_pair(shape) for _ in range(2)]
+    peer, llama = build_pair(shape)
     expert, with_muon = (ours.Shipped(ours.build_transformer(shape), shape) for _ in range(2))
     diffusers = {share: ours.Shipped(ours.build_diffuser(shape, share), shape) for share in (0.0, 1.0)}
     ways: dict[str, Step] = {
         "product": product,
-        "hf_llama_default": make_step(llama[0][0], shape, "float32", is_ours=False),
-        "llama_default": make_step(llama[0][1], shape, default, is_ours=True),
-        "hf_llama_bf16": make_step(llama[1][0], shape, "bfloat16", is_ours=False),
-        "llama_bf16": make_step(llama[1][1], shape, "bfloat16", is_ours=True),
+        "hf_llama_bf16": make_step(peer, shape, "bfloat16", is_ours=False),
+        "llama_bf16": make_step(llama, shape, "bfloat16", is_ours=True),
         "shipped": make_step(expert, shape, "bfloat16", is_ours=True),
         "shipped_muon": make_step(
             with_muon, shape, "bfloat16", is_ours=True, optimizers=build_optimizers(with_muon, OptimConfig())
@@ -109,18 +106,16 @@ def measure_step(shape: Shape, rounds: int) -> dict[str, float]:
     taken["diffuser"] = share * taken["diffuser_tokens"] + (1 - share) * taken["diffuser_blocks"]
     rate = product_flops / taken.pop("product")
     mfu = {
-        "hf_llama": step_flops(llama[1][0], shape) / taken["hf_llama_bf16"] / rate,
-        "llama": step_flops(llama[1][1], shape) / taken["llama_bf16"] / rate,
+        "hf_llama": step_flops(peer, shape) / taken["hf_llama_bf16"] / rate,
+        "llama": step_flops(llama, shape) / taken["llama_bf16"] / rate,
         "shipped": step_flops(expert, shape, frozen_head=True) / taken["shipped"] / rate,
         "diffuser": step_flops(diffusers[1.0], shape, rows=2, frozen_head=True) / taken["diffuser"] / rate,
     }
     return {
-        "default": default,
         "bf16_product_flops_per_second": rate,
         **{f"seconds.{name}": seconds for name, seconds in taken.items()},
         **{f"mfu.{name}": value for name, value in mfu.items()},
         "ratio.transformer_vs_hf_llama_bf16": taken["hf_llama_bf16"] / taken["llama_bf16"],
-        "ratio.transformer_vs_hf_llama_default": taken["hf_llama_default"] / taken["llama_default"],
         "ratio.shipped_vs_hf_llama_bf16": taken["hf_llama_bf16"] / taken["shipped"],
         "ratio.mfu": mfu["llama"],
         "ratio.diffuser_vs_transformer_mfu": mfu["diffuser"] / mfu["shipped"],

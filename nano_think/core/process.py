@@ -24,6 +24,12 @@ from nano_think.core.errors import BY_EXIT_CODE, ChildError, Interrupted
 
 Log = Callable[[dict[str, Any]], None]
 GRACE_SECONDS, WATCH_SECONDS = 5.0, 0.5
+# glibc's allocator gives a large block back as soon as it is freed, and the kernel zeroes it page by page when it is
+# asked for again: a step of training would pay for its memory anew. With these it keeps what it has, in large pages.
+KEEP_MEMORY = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {"hugetlb": 1, "mmap_threshold": 2**32, "trim_threshold": 2**40, "top_pad": 2**26}.items()
+)
 _live: set[subprocess.Popen] = set()
 _guard = threading.Condition()
 _stopping = threading.Event()
@@ -214,3 +220,9 @@ def child_environment(threads: int, more: Mapping[str, str]) -> dict[str, str]:
         | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
         | dict(more)
     )
+
+
+def training_environment(threads: int, more: Mapping[str, str]) -> dict[str, str]:
+    """`child_environment` of a training, which keeps the memory that it has had; what the user tells glibc stands."""
+    said = os.environ.get("GLIBC_TUNABLES")
+    return child_environment(threads, {"GLIBC_TUNABLES": f"{KEEP_MEMORY}:{said}" if said else KEEP_MEMORY, **more})

@@ -44,7 +44,7 @@ class HubSource(Source):
     rows: ClassVar[int]
     """How many documents the design takes."""
     citation: ClassVar[str]
-    groups = ("seven",)
+    groups: ClassVar[tuple[str, ...]] = ("seven",)
 
     def __init__(self, folder: Path | None = None):
         super().__init__()

@@ -40,15 +40,11 @@ class Batches(ABC):
     divide them.
     """
 
-    def __init__(self, tokens: int, window: int, batch: int, seed: int, recut: bool):
-        """`window` is T and `batch` is B over all ranks. Raises `InputError` for fewer than T + 1 tokens."""
-        assert window > 0 and batch > 0
-        if tokens <= window:
-            raise InputError(
-                f"{tokens} tokens are fewer than one window of {window} + 1; give more text or a smaller window"
-            )
+    def __init__(self, windows: int, window: int, batch: int, seed: int, recut: bool):
+        """windows: of an epoch; `window` is T and `batch` is B over all ranks."""
+        assert windows > 0 and window > 0 and batch > 0
         self.window, self.batch_size, self.seed, self.recut = window, batch, seed, recut
-        self.windows_per_epoch = count_windows(tokens, window)
+        self.windows_per_epoch = windows
         self.steps_per_epoch = -(-self.windows_per_epoch // batch)
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> np.ndarray:
@@ -83,7 +79,7 @@ class Windows(Batches):
     """
 
     def __init__(self, tokens: np.ndarray, window: int, batch: int, seed: int, recut: bool = True):
-        super().__init__(len(tokens), window, batch, seed, recut)
+        super().__init__(_windows_of(len(tokens), window), window, batch, seed, recut)
         self.tokens = tokens
         self._order = functools.lru_cache(maxsize=2)(self._draw)
 
@@ -123,7 +119,8 @@ class BalancedWindows(Batches):
     ):  # fmt: skip
         """domains: name -> (R, 2), offset and length of its ranges; weights: name -> its share, up to a factor."""
         assert domains.keys() == weights.keys()
-        super().__init__(sum(int(ranges[:, 1].sum()) for ranges in domains.values()), window, batch, seed, recut)
+        size = sum(int(ranges[:, 1].sum()) for ranges in domains.values())
+        super().__init__(_windows_of(size, window), window, batch, seed, recut)
         self.domains = {
             name: _Domain(tokens, domains[name], window, branch(seed, name), recut) for name in sorted(domains)
         }
@@ -196,6 +193,15 @@ class _Domain:
 def count_windows(tokens: int, window: int) -> int:
     """Windows of a cut. It must not depend on the offset: what is left over is always less than two windows."""
     return max(1, (tokens - window) // window)
+
+
+def _windows_of(tokens: int, window: int) -> int:
+    """As `count_windows`; `InputError` for fewer than T + 1 tokens."""
+    if tokens <= window:
+        raise InputError(
+            f"{tokens} tokens are fewer than one window of {window} + 1; give more text or a smaller window"
+        )
+    return count_windows(tokens, window)
 
 
 def draw_cut(tokens: int, window: int, seed: int) -> tuple[int, np.ndarray]:

@@ -42,6 +42,8 @@ class Source(ABC):
     licence: str
     groups: ClassVar[tuple[str, ...]] = ()
     """Names under which several sources are asked for at once."""
+    form: ClassVar[Literal["text", "chat"]] = "text"
+    """What its documents hold: text as it is, or the messages of a chat (`data.chat`)."""
     stand_in: ClassVar[str | None] = None
     """The source on this machine that a run may read instead, where this one cannot be reached."""
 

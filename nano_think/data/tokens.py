@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from nano_think.core.errors import ArtifactError, storage
 from nano_think.core.files import read_json, replacing, write_json
 from nano_think.data.clean import SPLITS
 from nano_think.data.shards import ArrowWriter, arrow_file, document_shards, read_batches
-from nano_think.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +30,16 @@ X = TypeVar("X")
 Y = TypeVar("Y")
 
 
-def write_tokens(documents: Path, tokenizer: Tokenizer, out: Path, threads: int = 1) -> dict[str, Any]:
+class Encoder(Protocol):
+    """What turns documents into ids: a `Tokenizer`, or what does it for chats."""
+
+    vocab_size: int
+
+    def encode_many(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and lengths of the documents, as `Tokenizer.encode_many`."""
+
+
+def write_tokens(documents: Path, tokenizer: Encoder, out: Path, threads: int = 1) -> dict[str, Any]:
     """Encode every split of `documents`; the result does not depend on `threads`, nor on interruptions.
 
     Writes `out/SPLIT.tokens.arrow` (column tokens: uint16, or uint32 for vocabularies over 65,535; one record batch)
@@ -72,7 +80,7 @@ class Draft:
     table and, written last, a note that says where its ids end.
     """
 
-    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer):
+    def __init__(self, folder: Path, split: str, tokenizer: Encoder):
         self._folder, self._split, self._tokenizer = folder, split, tokenizer
         self._type = token_type(tokenizer.vocab_size)
         self._ids = folder / f"{split}.ids"

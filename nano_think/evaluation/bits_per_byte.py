@@ -13,13 +13,13 @@ from nano_think.evaluation.memories import Memories, score_memories
 from nano_think.evaluation.reading import Document, Reading, read
 from nano_think.evaluation.scorers import CALIBRATED, Controls
 from nano_think.memory.store import VectorStore
-from nano_think.models.think import NanoThink
+from nano_think.models.chat import Model
 
 MEMORY_COLUMNS = ("persistent", "persistent_shuffled", "scratch", "scratch_shuffled")
 
 
 def score(
-    model: NanoThink,
+    model: Model,
     documents: Iterable[Document],
     window: int,
     memories: Memories | None = None,

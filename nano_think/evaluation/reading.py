@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nano_think.evaluation.scorers import Controls, columns, hiddens, nats, through_hiddens
-from nano_think.models.think import NanoThink
+from nano_think.models.chat import Model
 
 GROUP_TOKENS = 65_536
 BATCH_TOKENS = 8_192
@@ -48,7 +48,7 @@ class Reading:
 
 
 def read(
-    model: NanoThink, documents: Iterable[Document], window: int, controls: Controls | None = None
+    model: Model, documents: Iterable[Document], window: int, controls: Controls | None = None
 ) -> Iterator[Reading]:
     """Readings of all documents, in groups of about 65,536 tokens, with the model in evaluation mode.
 
@@ -113,7 +113,7 @@ def windows(documents: Sequence[Document], window: int, start_token: int) -> Ite
 
 @torch.no_grad()
 def read_states(
-    model: NanoThink, documents: Sequence[Document], window: int, controls: Controls | None = None
+    model: Model, documents: Sequence[Document], window: int, controls: Controls | None = None
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The hidden states by scorer, (N, D) each, and the targets, (N): what a fit needs of documents, in any order."""
     assert not model.training, "evaluate in evaluation mode"
@@ -129,7 +129,7 @@ def read_states(
 
 
 @torch.inference_mode()
-def _read_group(model: NanoThink, group: Sequence[Document], window: int, controls: Controls | None) -> Reading:
+def _read_group(model: Model, group: Sequence[Document], window: int, controls: Controls | None) -> Reading:
     assert not model.training, "evaluate in evaluation mode"
     device, windows = model.head.table.device, _cut(group, window)
     n_tokens = sum(one.length for one in windows)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nano_think.evaluation.calibration import Calibration
 from nano_think.experts import Expert
+from nano_think.models.chat import Model
 from nano_think.models.fusion import mixed_nll
 from nano_think.models.think import NanoThink, Routed
 from nano_think.nn.blend import weighted_sum
@@ -38,7 +39,7 @@ class Controls:
         return Controls(dense=dense, static=self.static, calibrations=self.calibrations)
 
 
-def speakers(model: NanoThink, controls: Controls | None) -> list[str]:
+def speakers(model: Model, controls: Controls | None) -> list[str]:
     """Who speaks, in the order of the tables.
 
     Each expert alone; "uniform", their equal sum; "mixture", the router's. With controls also "static";
@@ -52,7 +53,7 @@ def speakers(model: NanoThink, controls: Controls | None) -> list[str]:
     return [*model.names, "uniform", *static, *left_out, "mixture", *(["dense"] if controls.dense else [])]
 
 
-def columns(model: NanoThink, controls: Controls | None) -> list[str]:
+def columns(model: Model, controls: Controls | None) -> list[str]:
     """The keys of `nats`: every speaker plain, and calibrated where its calibration is known; with controls "oracle",
     of each token the best expert's, which no model can know beforehand.
     """
@@ -64,20 +65,20 @@ def columns(model: NanoThink, controls: Controls | None) -> list[str]:
     return [*names, *calibrated, *(f"{prefix}oracle" for prefix in known)]
 
 
-def through_hiddens(model: NanoThink, controls: Controls | None) -> list[str]:
+def through_hiddens(model: Model, controls: Controls | None) -> list[str]:
     """The `speakers` that speak through a hidden state: all, but that a sum of distributions does not. What does not
     has no calibration either.
     """
-    mixed = ("mixture", WITHOUT) if model.router.fusion == "probability" else ()
+    mixed = ("mixture", WITHOUT) if model.fusion == "probability" else ()
     return [name for name in speakers(model, controls) if name not in mixed]
 
 
-def hiddens(model: NanoThink, routed: Routed, inputs_BT: Tensor, controls: Controls | None) -> dict[str, Tensor]:
+def hiddens(model: Model, routed: Routed, inputs_BT: Tensor, controls: Controls | None) -> dict[str, Tensor]:
     """The hidden states of those that speak through one, (B, T, D) each."""
     return {name: _hidden(name, model, routed, inputs_BT, controls) for name in through_hiddens(model, controls)}
 
 
-def _hidden(name: str, model: NanoThink, routed: Routed, inputs_BT: Tensor, controls: Controls | None) -> Tensor:
+def _hidden(name: str, model: Model, routed: Routed, inputs_BT: Tensor, controls: Controls | None) -> Tensor:
     if name == "mixture":
         return routed.hidden
     if name in model.names:
@@ -85,6 +86,7 @@ def _hidden(name: str, model: NanoThink, routed: Routed, inputs_BT: Tensor, cont
     if name == "uniform":
         return weighted_sum(torch.full_like(routed.weights, 1 / len(model.names)), routed.streams)
     if name == WITHOUT:
+        assert isinstance(model, NanoThink)
         return model.router.blend.fuse(without(routed.weights, model.names.index(LEFT_OUT)), routed.streams)
     assert controls
     if name == "static":
@@ -104,7 +106,7 @@ def without(weights_BTK: Tensor, k: int) -> Tensor:
 
 
 def nats(
-    model: NanoThink, routed: Routed, hidden: dict[str, Tensor], targets_BT: Tensor, controls: Controls | None
+    model: Model, routed: Routed, hidden: dict[str, Tensor], targets_BT: Tensor, controls: Controls | None
 ) -> dict[str, Tensor]:
     """-log p of each target in nats, (B, T), by column."""
     found = {name: model.head.nll(hidden_BTD, targets_BT) for name, hidden_BTD in hidden.items()}

@@ -104,7 +104,7 @@ class _TiedCrossEntropy(torch.autograd.Function):
         scaled_VD = (table_VD * scale).to(hidden_SD.dtype)
         nll_S = bias_V.new_empty(len(target_S))
         grad_SD = torch.empty_like(hidden_SD) if learns_hidden else None
-        grad_VD = torch.zeros_like(table_VD) if learns_table else None
+        grad_VD: Tensor | None = None
         groups = _slices(len(target_S), GROUP // len(table_VD))
         room_SV = hidden_SD.new_empty(groups[0].stop if groups else 0, len(table_VD))
         for rows in groups:
@@ -113,10 +113,13 @@ class _TiedCrossEntropy(torch.autograd.Function):
             nll_S[rows] = cross_entropy_(error_SV, bias_V, target_S[rows], learns_hidden or learns_table)
             if grad_SD is not None:
                 torch.mm(error_SV, scaled_VD, out=grad_SD[rows])
-            if grad_VD is not None and weight_S is not None:
-                grad_VD += error_SV.T @ (hidden_SD[rows] * (scale * weight_S[rows, None])).to(error_SV.dtype)
+            if learns_table and weight_S is not None:
+                part_VD = error_SV.T @ (hidden_SD[rows] * (scale * weight_S[rows, None])).to(error_SV.dtype)
+                grad_VD = part_VD.to(table_VD.dtype) if grad_VD is None else grad_VD.add_(part_VD)
         if grad_SD is not None and weight_S is not None:
             grad_SD *= weight_S[:, None]
+        if learns_table and grad_VD is None:
+            grad_VD = torch.zeros_like(table_VD)
         ctx.save_for_backward(grad_SD, grad_VD)
         return nll_S if weight_S is None else nll_S @ weight_S
 

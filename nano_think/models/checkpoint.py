@@ -1,4 +1,4 @@
-"""A trained mixture as a folder: config.json and model.safetensors (and beside them, a tokenizer)."""
+"""A trained model as a folder: config.json and model.safetensors (and beside them, a tokenizer)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from nano_think.core.errors import ArtifactError, UsageError
 from nano_think.core.files import read_json, write_json
 from nano_think.experts import EXPERTS, ExpertConfig, build_expert
 from nano_think.heads.language import LanguageHead
+from nano_think.models.chat import Chat, ChatShape, Model, build_chat
 from nano_think.models.think import NanoThink, Router, RouterConfig
 from nano_think.nn.weights import fill, load_weights, save_weights
 
@@ -46,15 +47,19 @@ def build_mixture(shape: ModelShape, head: LanguageHead | None = None) -> NanoTh
     return NanoThink(head, experts, Router(shape.router, shape.width, len(experts)), shape.start_token)
 
 
-def save_mixture(folder: Path, model: NanoThink, shape: ModelShape) -> None:
+def save_model(folder: Path, model: Model, shape: ModelShape | ChatShape) -> None:
+    """Write a mixture, or a chat model with a body of its own, to `folder`."""
     save_weights(folder / WEIGHTS, model.state_dict())
     write_json(folder / SHAPE, shape.to_dict())
 
 
+def save_mixture(folder: Path, model: NanoThink, shape: ModelShape) -> None:
+    save_model(folder, model, shape)
+
+
 def load_mixture(folder: Path) -> tuple[NanoThink, ModelShape]:
     """The mixture saved in `folder`, in evaluation mode; `ArtifactError` names what is missing or does not fit."""
-    path = folder / SHAPE
-    values = read_json(path)
+    path, values = folder / SHAPE, read_json(folder / SHAPE)
     try:
         shape = ModelShape.from_dict(values, str(path))
     except (KeyError, TypeError, AttributeError, UsageError) as error:
@@ -62,3 +67,22 @@ def load_mixture(folder: Path) -> tuple[NanoThink, ModelShape]:
     model = build_mixture(shape)
     fill(model, load_weights(folder / WEIGHTS), folder / WEIGHTS)
     return model.eval(), shape
+
+
+def load_chat(folder: Path) -> tuple[Chat, ChatShape]:
+    """The chat model with a body of its own that is saved in `folder`; errors as those of `load_mixture`."""
+    path, values = folder / SHAPE, read_json(folder / SHAPE)
+    try:
+        shape = ChatShape.from_dict(values, str(path))
+    except (KeyError, TypeError, AttributeError, UsageError) as error:
+        raise ArtifactError(f"{path}: not the configuration of a chat model ({error}); train it again") from None
+    model = build_chat(shape)
+    fill(model, load_weights(folder / WEIGHTS), folder / WEIGHTS)
+    return model.eval(), shape
+
+
+def load_model(folder: Path) -> tuple[Model, ModelShape | ChatShape]:
+    """Whichever of the two lies in `folder`."""
+    values = read_json(folder / SHAPE)
+    own = isinstance(values, dict) and "backbone" in values
+    return load_chat(folder) if own else load_mixture(folder)

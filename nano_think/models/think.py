@@ -119,7 +119,8 @@ class Cache(NamedTuple):
 class NanoThink(nn.Module):
     """A mixture of experts of different kinds over one frozen embedding; tokens (B, T) -> `Routed`.
 
-    The experts are frozen and in evaluation mode whatever `train` is told: only the router learns.
+    The experts are frozen and in evaluation mode whatever `train` is told: only the router learns, unless `thaw` has
+    let the experts learn too.
     """
 
     def __init__(self, head: LanguageHead, experts: dict[str, Expert], router: Router, start_token: int):
@@ -137,10 +138,21 @@ class NanoThink(nn.Module):
         self.experts.eval()
         return self
 
-    @torch.no_grad()
+    @property
+    def fusion(self) -> Fusion:
+        """What the weights weigh."""
+        return self.router.fusion
+
+    def thaw(self) -> "NanoThink":
+        """From now on the experts learn too, without dropout: the whole mixture as the body of a chat model."""
+        self.experts.requires_grad_(True)
+        return self
+
     def streams(self, x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
-        """Each expert's hidden states, (B, T, K, D)."""
-        return torch.stack([expert(x_BTD, documents_BT) for expert in self.experts.values()], dim=2)
+        """Each expert's hidden states, (B, T, K, D); without gradient where the experts are frozen."""
+        thawed = any(parameter.requires_grad for parameter in self.experts.parameters())
+        with torch.set_grad_enabled(thawed and torch.is_grad_enabled()):
+            return torch.stack([expert(x_BTD, documents_BT) for expert in self.experts.values()], dim=2)
 
     def read_experts(self, tokens_BT: Tensor) -> Tensor:
         """`streams` of tokens."""

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from nano_think.core.config import parse, to_dict
 from nano_think.core.device import pick_compile, pick_device, pick_dtype, set_up
 from nano_think.core.files import write_json
-from nano_think.core.process import accelerate_command, child_environment, run_child
+from nano_think.core.process import accelerate_command, run_child, training_environment
 from nano_think.core.progress import format_seconds
 from nano_think.core.rng import branch
 from nano_think.data.loader import Batches, open_windows
@@ -75,7 +75,7 @@ class TrainingStage(Stage):
         compute = self.config.compute
         command = accelerate_command("nano_think.stages.worker", str(out.resolve()), processes=compute.processes)
         with self.tracked(context.tracker) as environment:
-            child = child_environment(compute.threads_per_process, environment)
+            child = training_environment(compute.threads_per_process, environment)
             run_child(self.name, command, child, lambda event: context.progress.event(self.name, event))
         return json.loads((work / "summary.json").read_text(encoding="utf-8"))
 

@@ -292,3 +292,13 @@ def test_environment_of_a_child_has_its_threads_and_finds_this_code(monkeypatch)
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "3"
     assert environment["PYTHONPATH"].endswith(f"{os.pathsep}/elsewhere")
     assert environment["A"] == "b" and environment["PYTHONUNBUFFERED"] == "1"
+
+
+def test_training_keeps_its_memory_unless_the_user_says_otherwise(monkeypatch):
+    """The last of two settings counts for glibc: what the user has set comes behind ours."""
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert process.training_environment(1, {})["GLIBC_TUNABLES"] == process.KEEP_MEMORY
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    said = process.training_environment(2, {"A": "b"})
+    assert said["GLIBC_TUNABLES"].endswith(":glibc.malloc.hugetlb=0")
+    assert (said["OMP_NUM_THREADS"], said["A"]) == ("2", "b")

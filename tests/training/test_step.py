@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from nano_think.data.loader import Windows
+from nano_think.experts import EXPERTS
 from nano_think.training.layers import layers_of
 from nano_think.training.loop import TrainConfig, _Run
 from nano_think.training.objectives import Objective
@@ -66,14 +67,14 @@ def test_a_part_without_a_target_weighs_nothing(differentiate: Differentiate, mo
 def test_checkpointed_layers_give_the_plain_gradients(name: str, differentiate: Differentiate):
     """Bit for bit, with dropout on: the second forward pass draws what the first one drew."""
     objective = make_objective(name)
-    assert len(layers_of(objective)) == {"embedding": 1, "router": 0}.get(name, 2)
+    assert len(layers_of(objective)) == {"embedding": 1, "router": 0, "chat mixture": len(EXPERTS)}.get(name, 2)
     terms, grads = differentiate(objective)
     again, ours = differentiate(make_objective(name), checkpoint_layers=True)
     assert all(torch.equal(value, again[key]) for key, value in terms.items())
     assert grads.keys() == ours.keys() and all(torch.equal(value, ours[key]) for key, value in grads.items())
 
 
-@pytest.mark.parametrize("name", ["transformer", "diffuser", "state_space"])
+@pytest.mark.parametrize("name", ["transformer", "diffuser", "state_space", "chat"])
 def test_checkpointed_layers_keep_less(name: str, differentiate: Differentiate):
     """Bytes that autograd holds between the passes."""
     kept = []

@@ -28,7 +28,7 @@ def matches(kind: str, pattern: str) -> list[Path]:
     return files
 
 
-class _File(Source):
+class File(Source):
     """One file; its domain is the name of the folder that it lies in."""
 
     licence = "as given by the user"
@@ -58,7 +58,7 @@ class _File(Source):
 
 
 @SOURCES.register("jsonl")
-class JsonLines(_File):
+class JsonLines(File):
     """One document per row of a .jsonl or .jsonl.gz file."""
 
     kind = "jsonl"
@@ -76,7 +76,7 @@ class JsonLines(_File):
 
 
 @SOURCES.register("text")
-class PlainText(_File):
+class PlainText(File):
     """One document per plain text file; a long one comes in pieces."""
 
     kind = "text"

@@ -1,0 +1,105 @@
+"""NanoChat's body: a decoder under the shared head, of the very layers that the mixture's transformer is made of.
+
+It shows the face of `NanoThink`, so that whatever reads, writes, serves or scores the one does it with the other; a
+whole trained mixture is a chat model's body by being trained on chats itself (`NanoThink.thaw`).
+
+B batch, T tokens, D model width, V vocabulary
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nano_think.core.config import parse, to_dict
+from nano_think.experts import build_expert
+from nano_think.experts.transformer import Transformer, TransformerCache, TransformerConfig
+from nano_think.heads.language import LanguageHead
+from nano_think.models.think import Fusion, NanoThink, Routed
+from nano_think.nn.cache import Timeline
+from nano_think.nn.documents import number_documents
+
+KIND = "transformer"
+LONGEST = 16_384
+"""Positions that the backbone is made for; RoPE itself ends nowhere (tokens)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatShape:
+    """Everything that fixes the tensors of a chat model with a body of its own."""
+
+    width: int
+    vocabulary: int
+    window: int
+    start_token: int
+    backbone: TransformerConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = {"width": self.width, "vocabulary": self.vocabulary, "window": self.window}
+        return plain | {"start_token": self.start_token, "backbone": to_dict(self.backbone)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str) -> "ChatShape":
+        return cls(**values | {"backbone": parse(TransformerConfig, values["backbone"], where)})
+
+
+class ChatCache(NamedTuple):
+    """What the chat model keeps of what it has read: the documents, and the keys and values of every layer."""
+
+    timeline: Timeline
+    backbone: TransformerCache
+
+
+class Chat(nn.Module):
+    """Tokens (B, T) -> `Routed`: the backbone's hidden state (B, T, D) as the one stream, of weight 1."""
+
+    def __init__(self, head: LanguageHead, backbone: Transformer, start_token: int):
+        super().__init__()
+        self.head, self.backbone, self.start_token = head, backbone, start_token
+        self.fusion: Fusion = "hidden"
+
+    @property
+    def names(self) -> list[str]:
+        """The one stream's name."""
+        return [KIND]
+
+    def forward(self, tokens_BT: Tensor) -> Routed:
+        documents_BT = number_documents(tokens_BT, self.start_token)
+        return _as_routed(self.backbone(self.head.embed(tokens_BT), documents_BT))
+
+    def nll(self, routed: Routed, targets_BT: Tensor) -> Tensor:
+        """Negative log-likelihood of each target in nats, (B, T), without ever holding (B, T, V) numbers."""
+        return self.head.nll(routed.hidden, targets_BT)
+
+    def logits(self, routed: Routed) -> Tensor:
+        """(B, T, V) whose softmax is the next token's distribution, in fp32."""
+        return self.head.logits(routed.hidden)
+
+    def start(self, batch: int, capacity: int) -> ChatCache:
+        """An empty cache for `batch` rows of at most `capacity` tokens."""
+        return ChatCache(Timeline(batch, capacity, self.head.table.device), self.backbone.start(batch, capacity))
+
+    @torch.no_grad()
+    def extend(self, tokens_BT: Tensor, cache: ChatCache, documents_BT: Tensor | None = None) -> Routed:
+        """What `forward` over all that the cache has read would give for T new tokens; documents as in `NanoThink`."""
+        if documents_BT is None:
+            documents_BT = cache.timeline.number(tokens_BT, self.start_token)
+        span = cache.timeline.append(documents_BT)
+        return _as_routed(self.backbone.extend(self.head.embed(tokens_BT), span, cache.backbone))
+
+
+Model = NanoThink | Chat
+"""Whatever can be read, written with, scored and served."""
+
+
+def _as_routed(hidden_BTD: Tensor) -> Routed:
+    return Routed(hidden_BTD, torch.ones_like(hidden_BTD[..., :1]), hidden_BTD[:, :, None])
+
+
+def build_chat(shape: ChatShape, head: LanguageHead | None = None) -> Chat:
+    """The chat model of this shape, freshly initialised; the head is empty unless given."""
+    head = head or LanguageHead(torch.zeros(shape.vocabulary, shape.width), torch.zeros(shape.vocabulary))
+    backbone = build_expert(KIND, shape.backbone, shape.width)
+    assert isinstance(backbone, Transformer)
+    return Chat(head, backbone, shape.start_token)
