@@ -1,5 +1,6 @@
 """`nano-think serve`: an OpenAI-compatible server and a page to talk on."""
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,17 +57,19 @@ def main(arguments: list[str]) -> int:
         from nano_think.serving.server import address, listen, serve
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed; install it with: pip install 'nano_think[serve]'") from None
-    with listen(wanted.host, wanted.port) as listening:
-        app, worker = _assemble(wanted, key)
+    with contextlib.ExitStack() as held:
+        listening = held.enter_context(listen(wanted.host, wanted.port))
+        app, worker = _assemble(wanted, key, held)
         print(f"listening on {address(listening, wanted.host)}", flush=True)
         return serve(app, worker, wanted.limits, listening)
 
 
-def _assemble(wanted: ServeArguments, key: str) -> "tuple[ASGIApp, Worker]":
-    """The application of a model and the thread of its engine."""
+def _assemble(wanted: ServeArguments, key: str, held: contextlib.ExitStack) -> "tuple[ASGIApp, Worker]":
+    """The application of a model and the thread of its engine; the memories that it opens are closed with `held`."""
     from nano_think.inference.engine import Engine
     from nano_think.serving.app import create_app
     from nano_think.serving.asking import Served
+    from nano_think.serving.recall import Memories, Recall
     from nano_think.serving.worker import Worker
     from nano_think.stages.opening import open_model
 
@@ -78,4 +81,6 @@ def _assemble(wanted: ServeArguments, key: str) -> "tuple[ASGIApp, Worker]":
     )  # fmt: skip
     engine = Engine(opened.model, opened.tokenizer, opened.shape.window, rows=wanted.limits.running)
     worker = Worker(engine, wanted.limits)
-    return create_app(served, worker, None, wanted.allow_host, key), worker
+    memories = Memories(wanted.root, opened.owner)
+    held.callback(memories.close)
+    return create_app(served, worker, Recall(memories, opened.tokenizer), wanted.allow_host, key), worker

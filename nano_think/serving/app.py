@@ -5,7 +5,7 @@ Bodies are read here and not by FastAPI, which would buffer, convert and report 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ async def _respond(request: Request, worker: Worker, wanted: Wanted, asked: Aske
     return json_response(answer.whole(events))
 
 
-async def _stream(worker: Worker, wanted: Wanted, answer: Answer, usage: bool) -> AsyncIterator[bytes]:
+async def _stream(worker: Worker, wanted: Wanted, answer: Answer, usage: bool) -> AsyncGenerator[bytes, None]:
     """Server-sent events: a piece for each token, then the counts if asked for, or an error; `[DONE]` at the end."""
     try:
         async with contextlib.aclosing(worker.answer(wanted)) as events:

@@ -114,7 +114,8 @@ class Body:
         try:
             message = await asyncio.wait_for(self._receive(), max(0.0, self._deadline - time.monotonic()))
         except TimeoutError:
-            raise ApiError(408, f"the body took longer than {self._limits.header_seconds:g} s", code="timeout") from None
+            slow = f"the body took longer than {self._limits.header_seconds:g} s"
+            raise ApiError(408, slow, code="timeout") from None
         if message["type"] == "http.request":
             self._read += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)

@@ -20,7 +20,7 @@ Open = Callable[[str], Conversations]
 
 
 class Memories:
-    """The memories of one model under a root, each opened for writing when it is first wanted, and held until `close`."""
+    """The memories of one model under a root: each is opened for writing when it is first wanted, and then held."""
 
     def __init__(self, root: Path, owner: Owner):
         self._root, self._owner = root, owner

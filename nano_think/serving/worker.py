@@ -9,7 +9,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
@@ -49,10 +49,9 @@ class Worker:
 
     def __init__(self, engine: Steps, limits: Limits):
         self.limits, self.draining = limits, False
-        self._engine, self._inbox = engine, queue.SimpleQueue[Callable[[], None]]()
+        self._engine, self._inbox = engine, queue.SimpleQueue[Callable[[], None] | None]()
         self._open: set[Ticket] = set()
         self._running: dict[int, Ticket] = {}
-        self._stopped = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop
 
@@ -65,7 +64,7 @@ class Worker:
         """Requests that were accepted and are not finished."""
         return len(self._open)
 
-    async def answer(self, request: Request) -> AsyncIterator[Event]:
+    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         """The events of a request, the last with `finish`. Leaving the loop over them early cancels the request.
 
         Raises `ApiError` at once where there is no room, or no more work is taken on.
@@ -108,13 +107,17 @@ class Worker:
         """What `function` returns, run on the engine's thread between two steps."""
         done: asyncio.Future[T] = self._loop.create_future()
 
+        def settle(tell: Callable[[], None]) -> None:
+            # Whoever asked may have left.
+            self._loop.call_soon_threadsafe(lambda: None if done.done() else tell())
+
         def run() -> None:
             try:
                 result = function()
             except Exception as error:
-                self._loop.call_soon_threadsafe(_settle, done, None, error)
+                settle(partial(done.set_exception, error))
             else:
-                self._loop.call_soon_threadsafe(_settle, done, result, None)
+                settle(partial(done.set_result, result))
 
         self._inbox.put(run)
         return await done
@@ -132,21 +135,19 @@ class Worker:
 
     async def stop(self) -> None:
         """End the thread after the step that it is in."""
-        self._inbox.put(self._stop)
+        self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
 
     # From here on: the engine's thread.
 
     def _work(self) -> None:
-        while not self._stopped:
+        while True:
             while not self._engine.busy or not self._inbox.empty():
-                self._inbox.get()()
-                if self._stopped:
+                command = self._inbox.get()
+                if command is None:
                     return
+                command()
             self._step()
-
-    def _stop(self) -> None:
-        self._stopped = True
 
     def _begin(self, ticket: Ticket) -> None:
         try:
@@ -183,12 +184,3 @@ class Worker:
 def _deliver(told: list[tuple[Ticket, Event]]) -> None:
     for ticket, event in told:
         ticket.events.put_nowait(event)
-
-
-def _settle(done: "asyncio.Future[T]", result: T, error: Exception | None) -> None:
-    if done.cancelled():
-        return
-    if error:
-        done.set_exception(error)
-    else:
-        done.set_result(result)

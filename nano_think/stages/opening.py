@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from nano_think.core.files import sha256
+from nano_think.data import tokenizer_file
 from nano_think.data.tokenizer import Tokenizer
+from nano_think.memory.journal import Owner
 from nano_think.models.checkpoint import ModelShape, load_mixture
 from nano_think.models.think import NanoThink
 from nano_think.stages.artifact import Artifact, find_model
@@ -17,6 +20,12 @@ class Opened:
     model: NanoThink
     shape: ModelShape
     tokenizer: Tokenizer
+
+    @property
+    def owner(self) -> Owner:
+        """Whose the memories of its conversations are."""
+        tokenizer = sha256(self.artifact.path / tokenizer_file.FILE)
+        return Owner(model=self.artifact.digest, tokenizer=tokenizer, width=self.shape.width)
 
 
 def open_model(model: str, root: Path) -> Opened:

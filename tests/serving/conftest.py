@@ -22,6 +22,7 @@ from nano_think.serving.worker import Worker
 TEXT = "In the beginning was the word, and the word was with all of them. " * 20
 EXPERTS = ("one", "two", "three")
 MODEL = "nano_think"
+USUAL = Limits()
 
 
 class Script:
@@ -56,8 +57,7 @@ class Script:
         while self._waiting and len(self._running) < self.rows:
             number, request = self._waiting.popleft()
             self._running[number] = [request, 0]
-        events = [self._say(number) for number in list(self._running)]
-        return events
+        return [self._say(number) for number in list(self._running)]
 
     def _say(self, number: int) -> Event:
         request, said = self._running[number]
@@ -103,10 +103,15 @@ def starting(tokenizer: Tokenizer) -> Iterator[Callable[..., Running]]:
     """Start servers, which all end with the block."""
     with contextlib.ExitStack() as ends:
 
-        def start(limits: Limits | None = None, key: str = "", names: tuple[str, ...] = (), recall: Recall | None = None,
-                  window: int = 64, **script: object) -> Running:  # fmt: skip
-            limits = limits or Limits()
-            engine = Script(tokenizer, rows=int(limits.running), **script)  # type: ignore[arg-type]
+        def start(
+            limits: Limits = USUAL,
+            key: str = "",
+            names: tuple[str, ...] = (),
+            recall: Recall | None = None,
+            window: int = 64,
+            **script: object,
+        ) -> Running:
+            engine = Script(tokenizer, rows=limits.running, **script)  # type: ignore[arg-type]
             worker = Worker(engine, limits)
             served = Served(
                 name=MODEL, digest="0" * 64, experts=EXPERTS, tokenizer=tokenizer, window=window, limits=limits

@@ -32,7 +32,9 @@ def test_own_hosts_are_answered(serving, host):
     assert serving(names=("chat.example",)).client.get("/health", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1", "http://127.0.0.1:1", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "https://127.0.0.1", "http://127.0.0.1:1", "file://"]
+)
 def test_other_origins_are_refused(serving, origin):
     server = serving()
     assert post(server, origin=origin).status_code == 403

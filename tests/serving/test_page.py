@@ -11,8 +11,9 @@ from tests.serving.browser import CHROMIUM, Browser
 from tests.serving.conftest import until
 from tests.serving.test_memory import OWNER, remember
 
-HOSTILE = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>[a](javascript:run) \x1b[31m"
-SINKS = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "DOMParser", "srcdoc")
+RUN = "document.title='run'"
+HOSTILE = f'<img src=x onerror="{RUN}"><script>{RUN}</script>[a](javascript:{RUN}) \x1b[31m'
+SINKS = ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "new Function", "DOMParser", "srcdoc")
 
 
 def test_nothing_turns_text_into_markup():
@@ -135,7 +136,7 @@ def test_edit_asks_anew_from_there(browser, page):
     browser.type(" was")
     browser.press("Enter")
     finished(browser)
-    assert server.engine.tokenizer.decode(server.engine.asked[-1].prompt).count("<|user_start|>the word was<|user_end|>") == 1
+    assert "<|user_start|>the word was<|user_end|>" in server.engine.tokenizer.decode(server.engine.asked[-1].prompt)
 
 
 def test_shift_and_enter_begin_a_line(browser, page):

@@ -88,7 +88,8 @@ def told(tokenizer):
     headers = {"content-type": "application/json"}
     with starting(tokenizer) as start:
         server = start()
-        yield {name: server.client.post(path, content=body, headers=headers) for name, (path, body) in MALFORMED.items()}
+        send = server.client.post
+        yield {name: send(path, content=body, headers=headers) for name, (path, body) in MALFORMED.items()}
         assert server.ask().status_code == 200
 
 
