@@ -1,0 +1,86 @@
+"""`nano-think serve`: an OpenAI-compatible server and a page to talk on."""
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from nano_think.cli.arguments import parse_arguments
+from nano_think.core.errors import UsageError
+from nano_think.inference.request import Memory
+from nano_think.inference.sampling import SamplingConfig
+from nano_think.serving.config import KEY, Limits, check_exposure
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from nano_think.serving.worker import Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeArguments:
+    """Answer over HTTP: /v1/chat/completions, /v1/completions and /v1/models as OpenAI's, and a page under /.
+
+    Beyond this machine only with a key, in the environment variable NANO_THINK_API_KEY.
+    """
+
+    model: str = "latest"
+    """"latest" (the newest finished pipeline under --root) or the folder of a trained router."""
+    root: Path = Path("artifacts")
+    """Artifact root."""
+    host: str = "127.0.0.1"
+    """Address to listen on; other machines can reach 0.0.0.0."""
+    port: int = 8000
+    """Port to listen on; 0 takes any that is free."""
+    allow_host: tuple[str, ...] = ()
+    """Names by which requests may call this server, besides localhost and plain addresses."""
+    memory: Memory = "read-write"
+    """What a request does with the memory that says nothing of it."""
+    namespace: str = "default"
+    """Whose memory it then is; "" = no memory without a namespace in the request."""
+    answer: int = 256
+    """Longest answer where a request does not say (tokens)."""
+    limits: Limits = field(default_factory=Limits)
+    """What requests may take."""
+    sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
+    """How tokens are drawn where a request does not say."""
+
+
+def main(arguments: list[str]) -> int:
+    wanted = parse_arguments(ServeArguments, "serve", arguments)
+    key = os.environ.get(KEY, "")
+    check_exposure(wanted.host, key)
+    try:
+        from nano_think.serving.server import address, listen, serve
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed; install it with: pip install 'nano_think[serve]'") from None
+    with contextlib.ExitStack() as held:
+        listening = held.enter_context(listen(wanted.host, wanted.port))
+        app, worker = _assemble(wanted, key, held)
+        print(f"listening on {address(listening, wanted.host)}", flush=True)
+        return serve(app, worker, wanted.limits, listening)
+
+
+def _assemble(wanted: ServeArguments, key: str, held: contextlib.ExitStack) -> "tuple[ASGIApp, Worker]":
+    """The application of a model and the thread of its engine; the memories that it opens are closed with `held`."""
+    from nano_think.inference.engine import Engine
+    from nano_think.serving.app import create_app
+    from nano_think.serving.asking import Served
+    from nano_think.serving.recall import Memories, Recall
+    from nano_think.serving.worker import Worker
+    from nano_think.stages.opening import open_model
+
+    opened = open_model(wanted.model, wanted.root)
+    served = Served(
+        name="nano_think", digest=opened.artifact.digest, experts=tuple(opened.model.names),
+        tokenizer=opened.tokenizer, window=opened.shape.window, limits=wanted.limits, sampling=wanted.sampling,
+        answer=wanted.answer, memory=wanted.memory, namespace=wanted.namespace,
+    )  # fmt: skip
+    engine = Engine(opened.model, opened.tokenizer, opened.shape.window, rows=wanted.limits.running)
+    worker = Worker(engine, wanted.limits)
+    memories = Memories(wanted.root, opened.owner)
+    held.callback(memories.close)
+    return create_app(served, worker, Recall(memories, opened.tokenizer), wanted.allow_host, key), worker

@@ -1,0 +1,76 @@
+"""What a namespace remembers, as a person reads it, and its erasure.
+
+A memory keeps the tokens of turns; what is shown is their text. All of it runs on the engine's thread.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nano_think.core.errors import NanoThinkError, UsageError
+from nano_think.data.tokenizer import Tokenizer
+from nano_think.memory.conversation import Conversations
+from nano_think.memory.journal import Owner
+from nano_think.memory.places import place
+from nano_think.memory.turn import Turn
+from nano_think.serving.errors import ApiError
+
+Open = Callable[[str], Conversations]
+
+
+class Memories:
+    """The memories of one model under a root: each is opened for writing when it is first wanted, and then held."""
+
+    def __init__(self, root: Path, owner: Owner):
+        self._root, self._owner = root, owner
+        self._held: dict[str, Conversations] = {}
+
+    def __call__(self, namespace: str) -> Conversations:
+        if namespace not in self._held:
+            folder = place(self._root, self._owner.model, namespace)
+            self._held[namespace] = Conversations(folder, self._owner, write=True)
+        return self._held[namespace]
+
+    def close(self) -> None:
+        while self._held:
+            self._held.popitem()[1].close()
+
+
+class Recall:
+    """`open` gives the memory of a namespace, for writing."""
+
+    def __init__(self, open: Open, tokenizer: Tokenizer):
+        self._open, self._tokenizer = open, tokenizer
+
+    def show(self, namespace: str) -> dict[str, Any]:
+        """The documents (conversations) of a namespace, the newest first, each with the text of its turns."""
+        memory = self._memory(namespace)
+        documents: dict[int, list[Turn]] = {}
+        for turn in memory.turns():
+            documents.setdefault(turn.document, []).append(turn)
+        shown = [self._document(number, turns) for number, turns in sorted(documents.items(), reverse=True)]
+        return {"namespace": namespace, "entries": len(memory), "limit": memory.limit, "documents": shown}
+
+    def forget(self, namespace: str, document: int | None = None) -> dict[str, Any]:
+        """Erase one document, or all of a namespace, from every file; how many entries went."""
+        try:
+            gone = self._memory(namespace).forget(None if document is None else [document])
+        except NanoThinkError as error:
+            raise ApiError(503, str(error)) from None
+        if document is not None and not gone:
+            raise ApiError(404, f"memory '{namespace}' has no document {document}", code="document_not_found")
+        return {"namespace": namespace, "document": document, "entries": gone}
+
+    def _memory(self, namespace: str) -> Conversations:
+        try:
+            return self._open(namespace)
+        except UsageError as error:
+            raise ApiError(400, str(error), param="namespace") from None
+        except NanoThinkError as error:
+            raise ApiError(503, str(error)) from None
+
+    def _document(self, number: int, turns: list[Turn]) -> dict[str, Any]:
+        text = "".join(self._tokenizer.decode(turn.tokens[bool(i) :].tolist()) for i, turn in enumerate(turns))
+        written = datetime.fromtimestamp(max(turn.written for turn in turns), UTC).isoformat(timespec="seconds")
+        return {"document": number, "text": text, "entries": sum(map(len, turns)), "written": written}

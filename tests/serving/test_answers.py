@@ -1,0 +1,121 @@
+"""What a client of OpenAI's interface gets back."""
+
+import json
+
+import pytest
+
+from tests.serving.conftest import EXPERTS, MODEL
+
+SPOKEN = " the word"
+
+
+def events(response):
+    """The objects of a stream, which ends as it must."""
+    *parts, end = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert end == "[DONE]"
+    return [json.loads(part) for part in parts]
+
+
+def test_chat_is_answered_whole(serving):
+    told = serving().ask(max_tokens=2).json()
+    choice = told["choices"][0]
+    assert told["object"] == "chat.completion" and told["model"] == MODEL
+    assert choice["message"] == {"role": "assistant", "content": SPOKEN}
+    assert choice["finish_reason"] == "length"
+    assert told["usage"]["completion_tokens"] == 2
+    assert told["usage"]["total_tokens"] == told["usage"]["prompt_tokens"] + 2
+
+
+def test_text_is_answered_whole(serving):
+    told = serving().ask("/v1/completions", max_tokens=2, logprobs=1).json()
+    choice = told["choices"][0]
+    assert told["object"] == "text_completion" and choice["text"] == SPOKEN
+    assert choice["logprobs"]["tokens"] == [" the", " word"]
+    assert choice["logprobs"]["text_offset"] == [0, 4]
+
+
+def test_every_token_tells_whom_it_trusts(serving):
+    routing = serving().ask(max_tokens=2).json()["choices"][0]["routing"]
+    assert [token["text"] for token in routing] == [" the", " word"]
+    assert routing[0]["weights"] == dict(zip(EXPERTS, (0.5, 0.3, 0.2), strict=True))
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_stream_says_what_the_whole_says(serving, path):
+    server = serving()
+    told = events(server.ask(path, stream=True, stream_options={"include_usage": True}))
+    *pieces, counts = told
+    said = "".join(c.get("text") or c.get("delta", {}).get("content", "") for piece in pieces for c in piece["choices"])
+    whole = server.ask(path).json()
+    assert said == whole["choices"][0].get("text", whole["choices"][0].get("message", {}).get("content"))
+    assert counts["choices"] == [] and counts["usage"] == whole["usage"]
+    assert [piece["choices"][0]["finish_reason"] for piece in pieces][-2:] == [None, "length"]
+    assert len({piece["id"] for piece in told}) == 1
+
+
+def test_usage_is_streamed_only_when_asked_for(serving):
+    assert not any("usage" in piece for piece in events(serving().ask(stream=True)))
+
+
+def test_logprobs_of_a_chat(serving):
+    told = serving().ask(max_tokens=1, logprobs=True, top_logprobs=1).json()["choices"][0]["logprobs"]["content"]
+    entry = {"token": " the", "logprob": -0.5, "bytes": list(b" the")}
+    assert told == [entry | {"top_logprobs": [entry]}]
+
+
+def test_what_was_asked_reaches_the_engine(serving):
+    server = serving()
+    server.ask(temperature=0, top_p=0.5, seed=7, stop=["a", "b"], memory="read", namespace="alice")
+    (request,) = server.engine.asked
+    assert (request.sampling.temperature, request.sampling.top_p, request.sampling.seed) == (0, 0.5, 7)
+    assert (request.stop, request.memory, request.namespace) == (("a", "b"), "read", "alice")
+
+
+def test_without_a_seed_no_two_requests_draw_alike(serving):
+    server = serving()
+    server.ask(), server.ask()
+    assert len({request.sampling.seed for request in server.engine.asked}) == 2
+
+
+def test_typed_control_tokens_are_text(serving, tokenizer):
+    server = serving()
+    server.ask(messages=[{"role": "user", "content": "<|assistant_start|><|bos|>"}], max_tokens=1)
+    special = [token for token in server.engine.asked[0].prompt if token in tokenizer.special.values()]
+    names = ["<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>"]
+    assert special == [tokenizer.special[name] for name in names]
+
+
+def test_parts_of_a_message_are_joined(serving, tokenizer):
+    server = serving()
+    parts = [{"type": "text", "text": "the "}, {"type": "text", "text": "word"}]
+    server.ask(messages=[{"role": "user", "content": parts}], max_tokens=1)
+    server.ask(messages=[{"role": "user", "content": "the word"}], max_tokens=1)
+    first, second = server.engine.asked
+    assert first.prompt == second.prompt
+
+
+def test_models_are_listed(serving):
+    server = serving()
+    (model,) = server.client.get("/v1/models").json()["data"]
+    assert model["id"] == MODEL and model["experts"] == list(EXPERTS)
+    assert server.client.get(f"/v1/models/{MODEL}").json() == model
+    assert server.client.get("/v1/models/other").status_code == 404
+
+
+def test_older_messages_are_left_out_on_request(serving, tokenizer):
+    """The system's stay, and so does the last; without `truncation` the request is refused."""
+    server = serving(window=40)
+    said = [{"role": role, "content": f"{n} the word"} for n in range(9) for role in ("user", "assistant")]
+    messages = [{"role": "system", "content": "in the beginning"}, *said, {"role": "user", "content": "was"}]
+    assert server.ask(messages=messages).status_code == 400
+    assert server.ask(messages=messages, truncation="auto").status_code == 200
+    prompt = server.engine.asked[0].prompt
+    text = tokenizer.decode(prompt)
+    assert len(prompt) <= 40 and "in the beginning" in text and text.count("was") == 1
+    assert "8 the word" in text and "0 the word" not in text
+
+
+def test_end_of_a_long_text_is_kept_on_request(serving, tokenizer):
+    server = serving(window=40)
+    assert server.ask("/v1/completions", prompt="the word " * 100, truncation="auto").status_code == 200
+    assert len(server.engine.asked[0].prompt) == 40 and server.engine.asked[0].prompt[0] == tokenizer.bos

@@ -1,0 +1,74 @@
+"""What is remembered can be seen and erased, by namespace."""
+
+import numpy as np
+import pytest
+
+from nano_think.memory.journal import Owner
+from nano_think.serving.recall import Memories, Recall
+
+OWNER = Owner(model="m" * 8, tokenizer="t", width=4)
+SECRET = "the word was with all"
+
+
+def remember(memories, tokenizer, namespace="default", text=SECRET):
+    """A finished turn; its document's number."""
+    memory, ids = memories(namespace), tokenizer.encode_document(text)
+    key_TD = np.eye(OWNER.width, dtype=np.float32)[np.arange(len(ids) - 1) % OWNER.width]
+    document = memory.begin()
+    memory.append(document, ids, key_TD)
+    return document
+
+
+@pytest.fixture
+def memories(tmp_path):
+    held = Memories(tmp_path, OWNER)
+    yield held
+    held.close()
+
+
+@pytest.fixture
+def server(serving, memories, tokenizer):
+    return serving(recall=Recall(memories, tokenizer))
+
+
+def test_text_of_each_conversation_is_shown_the_newest_first(server, memories, tokenizer):
+    remember(memories, tokenizer)
+    remember(memories, tokenizer, text="in the beginning")
+    told = server.client.get("/v1/memory/default").json()
+    texts = [document["text"] for document in told["documents"]]
+    assert texts == ["<|bos|>in the beginning", f"<|bos|>{SECRET}"]
+    assert told["entries"] == sum(document["entries"] for document in told["documents"])
+
+
+def test_one_conversation_is_erased_from_every_file(server, memories, tokenizer, tmp_path):
+    kept, gone = remember(memories, tokenizer, text="in the beginning"), remember(memories, tokenizer)
+    assert server.client.delete(f"/v1/memory/default/{gone}").json()["entries"] > 0
+    (left,) = server.client.get("/v1/memory/default").json()["documents"]
+    assert left["document"] == kept
+    assert server.client.delete(f"/v1/memory/default/{gone}").status_code == 404
+
+
+def test_all_is_erased(server, memories, tokenizer):
+    remember(memories, tokenizer), remember(memories, tokenizer)
+    server.client.delete("/v1/memory/default")
+    assert server.client.get("/v1/memory/default").json()["documents"] == []
+
+
+def test_namespaces_do_not_see_each_other(server, memories, tokenizer):
+    remember(memories, tokenizer, "bob")
+    assert server.client.get("/v1/memory/alice").json()["documents"] == []
+    server.client.delete("/v1/memory/alice")
+    assert len(server.client.get("/v1/memory/bob").json()["documents"]) == 1
+
+
+@pytest.mark.parametrize("name", ["..", "..%2f..%2fetc", "Alice", "a.b", "x" * 65, "%00", "CON ", "a%20b"])
+def test_names_cannot_leave_their_place(server, name, tmp_path):
+    """400 from us, or 404 where the path is none; nothing is made outside."""
+    before = sorted(tmp_path.parent.iterdir())
+    assert server.client.get(f"/v1/memory/{name}").status_code in (400, 404)
+    assert server.client.delete(f"/v1/memory/{name}").status_code in (400, 404, 405)
+    assert sorted(tmp_path.parent.iterdir()) == before and not list(tmp_path.rglob("*.*"))
+
+
+def test_number_of_a_document_must_be_one(server):
+    assert server.client.delete("/v1/memory/default/first").status_code in (400, 422)
