@@ -25,14 +25,13 @@ from nano_think.stages.evaluate import Evaluate, EvaluateConfig, EvaluateJob
 from nano_think.stages.ingest import Ingest
 from nano_think.stages.memory import Memory, MemoryConfig, MemoryJob
 from nano_think.stages.mixture import RouterJob, RouterTrainConfig
-from nano_think.stages.pretrain import Pretrain, PretrainJob
+from nano_think.stages.pretrain import Pretrain, PretrainConfig, PretrainJob
 from nano_think.stages.report import Report, ReportJob
 from nano_think.stages.router import RouterStage
 from nano_think.stages.space import SpaceConfig
 from nano_think.stages.stage import Stage
 from nano_think.stages.tokenizer import TrainTokenizer
 from nano_think.stages.tokens import Tokens, TokensConfig
-from nano_think.training.loop import TrainConfig
 
 # An expert's name is also the name of its stage and of its rows in every table.
 TAKEN = {
@@ -71,7 +70,7 @@ class PipelineConfig(Config):
     """The shared token table."""
     experts: Experts = Experts()  # type: ignore[valid-type]
     """The shape of each expert."""
-    pretrain: TrainConfig = TrainConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     """How each expert is trained: the same for all."""
     router: RouterTrainConfig = RouterTrainConfig()
     """The router and its training."""

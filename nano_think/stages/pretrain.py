@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
@@ -24,12 +24,26 @@ WEIGHTS = "expert.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainConfig(TrainConfig):
+    """How each expert is trained: the same for all."""
+
+    order: Literal["same", "own"] = "same"
+    """Whether all experts read the same windows in the same order, or each has an order of its own and so, within less
+    than an epoch, other windows of the same text: experts that err differently."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainJob(Job):
     """One expert's configuration."""
 
     kind: str
     expert: pydantic.SerializeAsAny[ExpertConfig]
-    train: TrainConfig
+    train: PretrainConfig
+
+    @property
+    def branch_name(self) -> str:
+        """The branch of the seed that windows and draws come from."""
+        return "experts" if self.train.order == "same" else f"experts, {self.kind}"
 
 
 class Pretrain(TrainingStage):
@@ -62,6 +76,6 @@ class Pretrain(TrainingStage):
         seed_everything(branch(job.seed, "experts", job.kind))
         expert = build_expert(job.kind, job.expert, job.space.width)
         objective = ExpertObjective(expert, load_head(embedding.path), tokens.summary["start_token"])
-        summary = trainer.train(objective, tokens, "train", job.train, "experts")
+        summary = trainer.train(objective, tokens, "train", job.train, job.branch_name)
         save_weights(out / WEIGHTS, expert.state_dict())
         return summary | {"parameters": count_parameters(expert), "embedding": embedding.digest}

@@ -59,6 +59,15 @@ def test_threads_are_settled_and_shared(monkeypatch):
     assert {nodes[name].stage.config.compute.threads for name in ("embedding", "transformer", "router")} == {1}
 
 
+def test_experts_read_in_one_order_or_each_in_its_own():
+    """Which branch of the seed windows come from: in the second case one for each expert."""
+    branches = {}
+    for order in ("same", "own"):
+        nodes = plan(load("nano", {"pretrain": {"order": order}}))
+        branches[order] = {nodes[name].stage.config.branch_name for name in EXPERTS}
+    assert (len(branches["same"]), len(branches["own"])) == (1, len(EXPERTS))
+
+
 def test_experts_keys_do_not_depend_on_each_others_settings():
     """Another width inside one expert trains that one again, and no other; the dense control grows from the
     transformer's shape.
