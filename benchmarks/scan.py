@@ -7,7 +7,8 @@ Peers (not installed with the project): pip install mambapy.
 Forward and backward on one thread. The first part takes its contestants in turn in one process, twice: with the
 allocator as it comes, and with one that keeps what it has freed (giving 100 MB back to the system and taking them
 again costs several scans, and the peer most of all). The ratios are those of the first. In the second part each
-measurement has a process of its own, which keeps what it has freed, so that the most it ever held is its own too.
+measurement has a process of its own, which keeps what it has freed, so that the most it ever held is its own too. The
+lengths take turns, three times, and the median of each counts.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(10**12), "
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 BATCH, TOKENS, INNER, STATES = 8, 256, 768, 16
 WIDTH, HEADS = 384, 6
-LENGTHS = (256, 1024, 4096, 16384)
+LENGTHS, REPEATS = (256, 1024, 4096, 16384), 3
 # Tokens in each measurement of the second part; below that several sequences of the length make one batch.
 TOKENS_AT_ONCE = 4096
 
@@ -49,7 +50,7 @@ def main() -> None:
         print("memory kept:" if kept else "allocator as it comes:")
         for name, seconds in found["seconds"].items():
             print(f"    {name:8} {seconds * 1e3:8.1f} ms   {ratios(found)[name]:6.2f} x mambapy")
-    curves = {what: [child(True, what, length) for length in args.lengths] for what in ("scan", "attention")}
+    curves = {what: curve(what, args.lengths) for what in ("scan", "attention")}
     for what, points in curves.items():
         for p in points:
             print(f"{what:9} {p['tokens']:6} tokens: {p['microseconds']:8.2f} us and {p['bytes']:8.0f} bytes a token")
@@ -58,6 +59,15 @@ def main() -> None:
         draw(curves, args.picture)
     if args.json:
         print(json.dumps(result))
+
+
+def curve(what: str, lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """The medians of each length."""
+    turns = [[child(True, what, length) for length in lengths] for _ in range(REPEATS)]
+    return [
+        {key: statistics.median(point[key] for point in points) for key in points[0]}
+        for points in zip(*turns, strict=True)
+    ]
 
 
 def child(keep_memory: bool, *words: object) -> dict[str, Any]:
