@@ -69,4 +69,4 @@ class Event:
     finish: Finish | None = None
     """Why the answer ends here: its end or a stop string, `max_new_tokens`, `Engine.cancel`, an error of its own."""
     error: str = ""
-    """What went wrong, in one line."""
+    """What went wrong, in one line; of an answer that stands, why it will not be remembered."""
