@@ -127,7 +127,7 @@ class Engine:
         try:
             one.turn = self.memories.begin(one.request) if self.memories else None
         except NanoThinkError as error:
-            return [Event(request=one.id, finish="error", error=str(error))]
+            return [Event(request=one.id, finish="error", error=str(error), failure=error)]
         self._running[slot] = one
         return []
 
@@ -174,7 +174,7 @@ class _Running:
         try:
             self.turn.finish(self.tokens)
         except NanoThinkError as error:
-            return replace(event, error=str(error))
+            return replace(event, error=str(error), failure=error)
         return event
 
     def take(self, logits_V: Tensor, weight_K: list[float], model: NanoThink, tokenizer: Bytes) -> Event:
