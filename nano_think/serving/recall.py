@@ -5,36 +5,15 @@ A memory keeps the tokens of turns; what is shown is their text. All of it runs 
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from nano_think.core.errors import NanoThinkError, UsageError
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.memory.conversation import Conversations
-from nano_think.memory.journal import Owner
-from nano_think.memory.places import place
 from nano_think.memory.turn import Turn
 from nano_think.serving.errors import ApiError
 
 Open = Callable[[str], Conversations]
-
-
-class Memories:
-    """The memories of one model under a root: each is opened for writing when it is first wanted, and then held."""
-
-    def __init__(self, root: Path, owner: Owner):
-        self._root, self._owner = root, owner
-        self._held: dict[str, Conversations] = {}
-
-    def __call__(self, namespace: str) -> Conversations:
-        if namespace not in self._held:
-            folder = place(self._root, self._owner.model, namespace)
-            self._held[namespace] = Conversations(folder, self._owner, write=True)
-        return self._held[namespace]
-
-    def close(self) -> None:
-        while self._held:
-            self._held.popitem()[1].close()
 
 
 class Recall:

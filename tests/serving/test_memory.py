@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nano_think.memory.journal import Owner
-from nano_think.serving.recall import Memories, Recall
+from nano_think.memory.namespaces import Namespaces
+from nano_think.serving.recall import Recall
 
 OWNER = Owner(model="m" * 8, tokenizer="t", width=4)
 SECRET = "the word was with all"
@@ -21,7 +22,7 @@ def remember(memories, tokenizer, namespace="default", text=SECRET):
 
 @pytest.fixture
 def memories(tmp_path):
-    held = Memories(tmp_path, OWNER)
+    held = Namespaces(tmp_path, OWNER)
     yield held
     held.close()
 
