@@ -11,7 +11,6 @@ from nano_think.inference.request import Event, Memory, Request
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.stages.opening import Opened, open_model
 
-
 USUAL = SamplingConfig()
 
 
