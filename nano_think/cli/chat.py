@@ -51,7 +51,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _open(wanted: ChatArguments, held: contextlib.ExitStack) -> Conversation:
-    from nano_think.inference.engine import Engine
     from nano_think.memory.namespaces import Namespaces
     from nano_think.stages.opening import open_model
     from nano_think.stages.talking import Talker
@@ -59,9 +58,9 @@ def _open(wanted: ChatArguments, held: contextlib.ExitStack) -> Conversation:
     opened = open_model(wanted.model, wanted.root)
     namespaces = Namespaces(wanted.root, opened.owner)
     held.callback(namespaces.close)
-    engine = Engine(opened.model, opened.tokenizer, opened.shape.window, rows=1)
+    talker = Talker(opened, opened.engine(rows=1, conversations=namespaces))
     return Conversation(
-        talker=Talker(opened, engine), namespaces=namespaces, sampling=wanted.sampling,
+        talker=talker, namespaces=namespaces, sampling=wanted.sampling,
         max_new_tokens=wanted.max_new_tokens, memory=wanted.memory, namespace=wanted.namespace,
     )  # fmt: skip
 

@@ -22,6 +22,8 @@ class ExportArguments:
     """"latest" (the newest finished pipeline under --root) or the folder of a trained router."""
     root: Path = Path("artifacts")
     """Artifact root."""
+    mlflow: Path | None = None
+    """Also write MLflow's pyfunc (models from code) to this folder, which must not exist."""
     json: bool = False
     """Print one JSON object on the last line."""
 
@@ -36,6 +38,10 @@ def main(arguments: list[str]) -> int:
     artifact = opened.artifact
     card = model_card(artifact.manifest, _text(artifact), _results(artifact))
     write_folder(wanted.out, opened.model, opened.shape, artifact.path, opened.tokenizer, card)
+    if wanted.mlflow:
+        from nano_think.stages.tracking_export import save_pyfunc
+
+        save_pyfunc(artifact, wanted.mlflow)
     parity = compare(wanted.out, opened.model, opened.tokenizer)
     if wanted.json:
         print(json.dumps({"folder": str(wanted.out), "logits": parity.logits, "same_ids": parity.same_ids}))

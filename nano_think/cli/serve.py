@@ -66,7 +66,6 @@ def main(arguments: list[str]) -> int:
 
 def _assemble(wanted: ServeArguments, key: str, held: contextlib.ExitStack) -> "tuple[ASGIApp, Worker]":
     """The application of a model and the thread of its engine; the memories that it opens are closed with `held`."""
-    from nano_think.inference.engine import Engine
     from nano_think.memory.namespaces import Namespaces
     from nano_think.serving.app import create_app
     from nano_think.serving.asking import Served
@@ -80,8 +79,7 @@ def _assemble(wanted: ServeArguments, key: str, held: contextlib.ExitStack) -> "
         tokenizer=opened.tokenizer, window=opened.shape.window, limits=wanted.limits, sampling=wanted.sampling,
         answer=wanted.answer, memory=wanted.memory, namespace=wanted.namespace,
     )  # fmt: skip
-    engine = Engine(opened.model, opened.tokenizer, opened.shape.window, rows=wanted.limits.running)
-    worker = Worker(engine, wanted.limits)
     namespaces = Namespaces(wanted.root, opened.owner)
     held.callback(namespaces.close)
+    worker = Worker(opened.engine(wanted.limits.running, namespaces), wanted.limits)
     return create_app(served, worker, Recall(namespaces, opened.tokenizer), wanted.allow_host, key), worker

@@ -73,4 +73,4 @@ class Talker:
 def load(model: str | Path = "latest", root: str | Path = "artifacts") -> Talker:
     """The mixture of a folder, or the newest one under a root, ready to talk; memory is off."""
     opened = open_model(str(model), Path(root))
-    return Talker(opened, Engine(opened.model, opened.tokenizer, opened.shape.window, rows=1))
+    return Talker(opened, opened.engine(rows=1))

@@ -23,12 +23,10 @@ from tests.tiny import WIDTH, few, tiny_config
 TEXT = "In the beginning was the word, and 12 naïve cats said: don't! 漢字 🙂\n\tdef main(): return 0\n" * 20
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The model, its tokenizer, and the folder."""
-    source, out = tmp_path_factory.mktemp("tokenizer"), tmp_path_factory.mktemp("made") / "folder"
-    train_tokenizer(TokenizerConfig(vocab_size=320), iter([TEXT]), source)
-    tokenizer = Tokenizer.load(source)
+def made_model(folder):
+    """A tiny mixture with a tokenizer that was trained for it, whose files are in `folder`."""
+    train_tokenizer(TokenizerConfig(vocab_size=320), iter([TEXT]), folder)
+    tokenizer = Tokenizer.load(folder)
     shape = ModelShape(
         width=WIDTH, vocabulary=tokenizer.vocab_size, window=64, start_token=tokenizer.bos,
         router=RouterConfig(n_heads=2, latent=8, rotated=4), experts={name: tiny_config(name) for name in EXPERTS},
@@ -36,6 +34,14 @@ def made(tmp_path_factory):
     torch.manual_seed(0)
     table_VD = normalise_table(torch.randn(tokenizer.vocab_size, WIDTH))
     model = randomise_zeros(build_mixture(shape, LanguageHead(table_VD, torch.zeros(tokenizer.vocab_size)))).eval()
+    return model, shape, tokenizer
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The model, its tokenizer, and the folder."""
+    source, out = tmp_path_factory.mktemp("tokenizer"), tmp_path_factory.mktemp("made") / "folder"
+    model, shape, tokenizer = made_model(source)
     write_folder(out, model, shape, source, tokenizer, "# A card\n")
     return model, tokenizer, out
 
