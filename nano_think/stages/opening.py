@@ -8,13 +8,12 @@ from nano_think.core.files import sha256
 from nano_think.data import tokenizer_file
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.inference.engine import Engine
-from nano_think.inference.remembering import Memories
 from nano_think.memory.conversation import Conversations
 from nano_think.memory.journal import Owner
 from nano_think.models.checkpoint import ModelShape, load_mixture
 from nano_think.models.think import NanoThink
 from nano_think.stages.artifact import Artifact, find_model
-from nano_think.stages.memory import load_memories
+from nano_think.stages.recall import memories_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +36,8 @@ class Opened:
 
     def engine(self, rows: int, conversations: Callable[[str], Conversations] | None = None) -> Engine:
         """An engine for `rows` requests at once; given the conversations of its namespaces, one that remembers."""
-        memories = self._remember(conversations) if conversations else None
+        memories = memories_of(self.memory, conversations) if conversations else None
         return Engine(self.model, self.tokenizer, self.shape.window, rows=rows, memories=memories)
-
-    def _remember(self, conversations: Callable[[str], Conversations]) -> Memories:
-        if not self.memory:
-            return Memories(conversations=conversations)
-        built = load_memories(self.memory)
-        return Memories(conversations=conversations, store=built.store, gate=built.persistent)
 
 
 def open_model(model: str, root: Path) -> Opened:
