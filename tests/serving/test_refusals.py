@@ -128,7 +128,12 @@ def test_page_gives_no_other_file(serving, path):
 
 def test_what_an_engine_tells_of_this_machine_stays_here(serving, caplog):
     server = serving()
-    server.engine.step = lambda: [Event(request=1, finish="error", error="no space on /a/secret/place")]
+
+    def fail():
+        server.engine.cancel(1)
+        return [Event(request=1, finish="error", error="no space on /a/secret/place")]
+
+    server.engine.step = fail
     answer = server.ask()
     assert answer.status_code == 503 and "secret" not in answer.text and "secret" in caplog.text
 
