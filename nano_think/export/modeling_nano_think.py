@@ -73,10 +73,10 @@ class NanoThinkForCausalLM(PreTrainedModel, GenerationMixin):
             loss = torch.nn.functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         return MixtureOutput(loss=loss, logits=logits_BTV, weights=weights_BTK)
 
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: Tensor, *_: Any, attention_mask: Tensor | None = None, **__: Any
     ) -> dict[str, Tensor | None]:
-        """All of the text, at every step."""
+        """All of the text, at every step: nothing of what a cache would need is taken."""
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-import mlflow
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
 
 from nano_think.stages.talking import load
 
 
-class Speaker(mlflow.pyfunc.PythonModel):
+class Speaker(PythonModel):
     """Texts in, how each goes on out. params: `max_new_tokens`; `chat` (true: each is a message to be answered)."""
 
     def load_context(self, context: Any) -> None:
@@ -25,4 +26,4 @@ class Speaker(mlflow.pyfunc.PythonModel):
         return self.talker.chat(text, length)
 
 
-mlflow.models.set_model(Speaker())
+set_model(Speaker())
