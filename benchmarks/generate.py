@@ -9,11 +9,12 @@ Every way reads a prompt of 16 tokens and writes 256 more, greedily, in fp32, wi
 - hf_llama: `LlamaForCausalLM.generate` with its cache, of the transformer expert's layers, heads and inner width.
 - transformer, state_space, diffuser, mixture: `Engine.stream`, with the events that a server would send on.
 - plain: the mixture computed anew over the whole text for every token, without any cache.
+- memory: the mixture that reads a memory of 100,000 entries (inverted lists) at every token.
 - flat: the state-space expert's time per token (without head) at contexts of 128 and 4,096 tokens.
 
 Ratios are of rates: `transformer_vs_hf` of the transformer expert over hf_llama, `mixture_vs_plain`,
-`mixture_vs_transformer`, `flat` of the time per token at 128 over that at 4,096. With several numbers of threads the
-smallest is told.
+`mixture_vs_transformer`, `with_memory` of the mixture with memory over without, `flat` of the time per token at 128
+over that at 4,096. With several numbers of threads the smallest is told.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PARTS = ("peers", "plain", "flat")
+PARTS = ("peers", "plain", "memory", "flat")
 
 
 def main() -> None:
@@ -55,6 +56,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")
     parser.add_argument("--preset", default="seed", help="whose shape the experts and the router have")
     parser.add_argument("--vocabulary", type=int, default=8192, help="words")
+    parser.add_argument("--entries", type=int, default=100_000, help="entries of the memory")
     parser.add_argument("--contexts", type=int, nargs=2, default=[128, 4096], help="contexts of `flat` (tokens)")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

@@ -1,14 +1,17 @@
 """What is measured in one process, with one number of threads."""
 
 import argparse
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 from _timing import Step, medians, take_turns
 
-from generate_ways.models import START, Alone, build_llama, build_model, build_shape
+from generate_ways.models import START, Alone, build_llama, build_memories, build_model, build_shape
 from nano_think.inference.engine import Engine
-from nano_think.inference.request import Request
+from nano_think.inference.remembering import Memories
+from nano_think.inference.request import Memory, Request
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.models.think import NanoThink
 from nano_think.nn.cache import Rows, Slot, Timeline
@@ -38,7 +41,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     ways["mixture"] = engine(model, shape.window, prompt, args.tokens)
     if "plain" in args.parts:
         ways["plain"] = plain(model, prompt, args.tokens)
-    taken = medians(take_turns(ways, args.rounds))
+    with tempfile.TemporaryDirectory(prefix="nano_think-memory-") as folder:
+        if "memory" in args.parts:
+            memories = build_memories(Path(folder), shape, args.entries)
+            ways["memory"] = engine(model, shape.window, prompt, args.tokens, memories)
+        taken = medians(take_turns(ways, args.rounds))
     found = {f"rate.{name}": args.tokens / seconds for name, seconds in taken.items()}
     found |= ratios(found)
     return found | (flat(model, args) if "flat" in args.parts else {})
@@ -50,14 +57,18 @@ def ratios(found: dict[str, float]) -> dict[str, float]:
         "transformer_vs_hf": ("transformer", "hf_llama"),
         "mixture_vs_plain": ("mixture", "plain"),
         "mixture_vs_transformer": ("mixture", "transformer"),
+        "with_memory": ("memory", "mixture"),
     }
     rates = {name: tuple(found.get(f"rate.{one}") for one in pair) for name, pair in pairs.items()}
     return {f"ratio.{name}": one / other for name, (one, other) in rates.items() if one and other}
 
 
-def engine(model: NanoThink, window: int, prompt: tuple[int, ...], tokens: int) -> Step:
-    one = Engine(model, Words(), window, rows=1)
-    request = Request(prompt=prompt, max_new_tokens=tokens, sampling=GREEDY)
+def engine(
+    model: NanoThink, window: int, prompt: tuple[int, ...], tokens: int, memories: Memories | None = None
+) -> Step:
+    one = Engine(model, Words(), window, rows=1, memories=memories)
+    memory: Memory = "read" if memories else "off"
+    request = Request(prompt=prompt, max_new_tokens=tokens, sampling=GREEDY, memory=memory)
 
     def run() -> None:
         assert sum(event.token is not None for event in one.stream(request)) == tokens

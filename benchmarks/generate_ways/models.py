@@ -3,11 +3,20 @@
 R rows, T tokens
 """
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nano_think.heads.language import LanguageHead, normalise_table
+from nano_think.inference.remembering import Memories
+from nano_think.memory.conversation import Conversations
+from nano_think.memory.entries import Entries
+from nano_think.memory.journal import Owner
+from nano_think.memory.read import Gate
+from nano_think.memory.store import VectorStore
 from nano_think.models.checkpoint import ModelShape, build_mixture
 from nano_think.models.think import Cache, NanoThink, Routed
 from nano_think.nn.cache import Rows, Timeline
@@ -52,6 +61,16 @@ def build_llama(shape: ModelShape) -> LlamaForCausalLM:
         tie_word_embeddings=True, bos_token_id=None, eos_token_id=None, pad_token_id=None,
     )  # fmt: skip
     return LlamaForCausalLM(config).eval()
+
+
+def build_memories(folder: Path, shape: ModelShape, entries: int) -> Memories:
+    """A store of so many random keys, and an empty memory of conversations; they count a little."""
+    drawn = np.random.default_rng(0)
+    key_SD = drawn.standard_normal((entries, shape.width), dtype=np.float32)
+    key_SD /= np.linalg.norm(key_SD, axis=1, keepdims=True)
+    store = VectorStore(Entries.of(key_SD, drawn.integers(1, shape.vocabulary, entries)))
+    said = Conversations(folder, Owner(model="benchmark", tokenizer="benchmark", width=shape.width), write=True)
+    return Memories(conversations=lambda namespace: said, store=store, gate=Gate(share=0.02))
 
 
 class Alone(NanoThink):

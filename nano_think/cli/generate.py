@@ -1,6 +1,8 @@
 """`nano-think generate`: stream text from a trained mixture."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +10,12 @@ from typing import Annotated
 import tyro
 
 from nano_think.cli.arguments import parse_arguments
+from nano_think.cli.prompt import read_prompt
 from nano_think.core.console import clean, flush_text
 from nano_think.core.errors import UsageError
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.inference.engine import Engine
-from nano_think.inference.request import Event, Request
+from nano_think.inference.request import Event, Memory, Request
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.models.checkpoint import load_mixture
 from nano_think.stages.artifact import find_model
@@ -22,14 +25,22 @@ from nano_think.stages.artifact import find_model
 class GenerateArguments:
     """Write on from a prompt."""
 
-    prompt: str
+    prompt: str | None = None
     """The beginning of the text."""
+    file: Path | None = None
+    """A text file in its place; - = standard input."""
     model: str = "latest"
     """"latest" (the newest finished pipeline under --root) or the folder of a trained router."""
     root: Path = Path("artifacts")
     """Artifact root."""
     max_new_tokens: int = 128
     """Longest continuation (tokens)."""
+    stop: tuple[str, ...] = ()
+    """Texts before the first of which the continuation ends."""
+    memory: Memory = "off"
+    """Whether what is remembered counts, and whether this text will be remembered."""
+    namespace: str = "default"
+    """Whose memory."""
     show_routing: bool = False
     """Print each token on its own line with the weight of each expert."""
     json: bool = False
@@ -42,33 +53,57 @@ def main(arguments: list[str]) -> int:
     wanted = parse_arguments(GenerateArguments, "generate", arguments)
     if wanted.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens: wanted at least 1, got {wanted.max_new_tokens}")
-    artifact, _ = find_model(wanted.model, wanted.root)
-    model, shape = load_mixture(artifact.path)
-    tokenizer = Tokenizer.load(artifact.path)
-    prompt = tuple(tokenizer.encode_document(wanted.prompt))
-    request = Request(prompt=prompt, max_new_tokens=wanted.max_new_tokens, sampling=wanted.sampling)
-    engine, events = Engine(model, tokenizer, shape.window), []
-    speak = not (wanted.json or wanted.show_routing)
-    if speak:
-        flush_text(wanted.prompt)
-    if wanted.show_routing and not wanted.json:
-        print("  ".join(["weight of", *model.names]))
-    for event in engine.stream(request):
-        events.append(event)
-        if speak:
-            flush_text(event.text)
-        elif not wanted.json and event.token is not None:
-            print(_routing_line(event.token, event.weights, tokenizer))
-    if speak:
-        flush_text("\n")
-    if wanted.json:
-        print(json.dumps(_as_json(wanted.prompt, events, tokenizer, model.names), ensure_ascii=False))
+    prompt = read_prompt(wanted.prompt, wanted.file)
+    with ExitStack() as held:
+        engine, tokenizer = _open(wanted, held)
+        request = Request(
+            prompt=tuple(tokenizer.encode_document(prompt)), max_new_tokens=wanted.max_new_tokens, stop=wanted.stop,
+            sampling=wanted.sampling, memory=wanted.memory, namespace=wanted.namespace,
+        )  # fmt: skip
+        events = _heeded(engine.stream(request))
+        if wanted.json:
+            told = _as_json(prompt, list(events), tokenizer, engine.names)
+            print(json.dumps(told, ensure_ascii=False))
+        elif wanted.show_routing:
+            _show_routing(events, tokenizer, engine.names)
+        else:
+            _speak(prompt, events)
     return 0
 
 
-def _routing_line(token: int, weight_K: tuple[float, ...], tokenizer: Tokenizer) -> str:
-    weights = "  ".join(f"{weight:.3f}" for weight in weight_K)
-    return f"{weights}  {clean(tokenizer.decode([token]))!r}"
+def _open(wanted: GenerateArguments, held: ExitStack) -> tuple[Engine, Tokenizer]:
+    artifact, memory = find_model(wanted.model, wanted.root)
+    model, shape = load_mixture(artifact.path)
+    tokenizer, memories = Tokenizer.load(artifact.path), None
+    if wanted.memory != "off":
+        # FAISS comes with it, for which nobody waits who wants no memory.
+        from nano_think.cli.recall import open_memories
+
+        memories = open_memories(wanted.root, artifact, memory, held, write=wanted.memory == "read-write")
+    return Engine(model, tokenizer, shape.window, rows=1, memories=memories), tokenizer
+
+
+def _heeded(events: Iterator[Event]) -> Iterator[Event]:
+    """The events; an error among them is the command's."""
+    for event in events:
+        yield event
+        if event.failure:
+            raise event.failure
+
+
+def _speak(prompt: str, events: Iterator[Event]) -> None:
+    flush_text(prompt)
+    for event in events:
+        flush_text(event.text)
+    flush_text("\n")
+
+
+def _show_routing(events: Iterator[Event], tokenizer: Tokenizer, names: list[str]) -> None:
+    print("  ".join(["weight of", *names]))
+    for event in events:
+        if event.token is not None:
+            weights = "  ".join(f"{weight:.3f}" for weight in event.weights)
+            print(f"{weights}  {clean(tokenizer.decode([event.token]))!r}")
 
 
 def _as_json(prompt: str, events: list[Event], tokenizer: Tokenizer, names: list[str]) -> dict:

@@ -66,10 +66,10 @@ def main(arguments: list[str]) -> int:
 
 def _assemble(wanted: ServeArguments, key: str, held: contextlib.ExitStack) -> "tuple[ASGIApp, Worker]":
     """The application of a model and the thread of its engine; the memories that it opens are closed with `held`."""
-    from nano_think.inference.engine import Engine
+    from nano_think.memory.namespaces import Namespaces
     from nano_think.serving.app import create_app
     from nano_think.serving.asking import Served
-    from nano_think.serving.recall import Memories, Recall
+    from nano_think.serving.recall import Recall
     from nano_think.serving.worker import Worker
     from nano_think.stages.opening import open_model
 
@@ -79,8 +79,7 @@ def _assemble(wanted: ServeArguments, key: str, held: contextlib.ExitStack) -> "
         tokenizer=opened.tokenizer, window=opened.shape.window, limits=wanted.limits, sampling=wanted.sampling,
         answer=wanted.answer, memory=wanted.memory, namespace=wanted.namespace,
     )  # fmt: skip
-    engine = Engine(opened.model, opened.tokenizer, opened.shape.window, rows=wanted.limits.running)
-    worker = Worker(engine, wanted.limits)
-    memories = Memories(wanted.root, opened.owner)
-    held.callback(memories.close)
-    return create_app(served, worker, Recall(memories, opened.tokenizer), wanted.allow_host, key), worker
+    namespaces = Namespaces(wanted.root, opened.owner)
+    held.callback(namespaces.close)
+    worker = Worker(opened.engine(wanted.limits.running, namespaces), wanted.limits)
+    return create_app(served, worker, Recall(namespaces, opened.tokenizer), wanted.allow_host, key), worker

@@ -30,6 +30,9 @@ VERBS = {
     ),
     "data": Verb("what the text is: stats, preview, check", "nano_think.cli.data:main"),
     "memory": Verb("what conversations have left: stats, search, forget, sleep, export", "nano_think.cli.memory:main"),
+    "export": Verb("a Hugging Face folder, compared with the model", "nano_think.cli.export:main"),
+    "chat": Verb("talk in the terminal, with a bar of the experts' weights", "nano_think.cli.chat:main"),
+    "lm-eval": Verb("lm-eval's own command line, with our models and local tasks", "nano_think.cli.harness:main"),
     "serve": Verb("answer over HTTP as OpenAI's servers do, with a page to talk on", "nano_think.cli.serve:main"),
     "eval": Verb("bits per byte of JSON lines files, by domain and expert", "nano_think.cli.evaluate:main"),
 }

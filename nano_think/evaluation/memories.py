@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from nano_think.evaluation.reading import Reading
-from nano_think.memory.read import Gate, Neighbours, earlier_in_document, fit_gate, mixed_nll, to_key
+from nano_think.memory.read import NEIGHBOURS, Gate, Neighbours, earlier_in_document, fit_gate, mixed_nll, to_key
 from nano_think.memory.store import VectorStore
 
-NEIGHBOURS = 16
 BLOCK = 512
 
 

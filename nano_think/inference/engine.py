@@ -1,18 +1,20 @@
 """The engine: many requests token by token, with the weights of the experts beside each.
 
-K experts, V vocabulary
+K experts, V vocabulary, R requests, T tokens, D model width
 """
 
 import itertools
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from nano_think.core.errors import UsageError
+from nano_think.core.errors import NanoThinkError, UsageError
 from nano_think.inference.detokenizer import TextStream
+from nano_think.inference.remembering import Memories, Turn
 from nano_think.inference.request import Event, Finish, Request
 from nano_think.inference.sampling import draw
 from nano_think.inference.slots import Slots
@@ -35,8 +37,10 @@ class Engine:
     they only leave a note for the next step.
     """
 
-    def __init__(self, model: NanoThink, tokenizer: Bytes, window: int, rows: int = 8):
-        self.model, self.tokenizer, self.window, self.rows = model, tokenizer, window, rows
+    def __init__(
+        self, model: NanoThink, tokenizer: Bytes, window: int, rows: int = 8, memories: Memories | None = None
+    ):
+        self.model, self.tokenizer, self.window, self.rows, self.memories = model, tokenizer, window, rows, memories
         self._ids = itertools.count(1)
         self._waiting: deque[_Running] = deque()
         self._running: dict[int, _Running] = {}
@@ -70,6 +74,8 @@ class Engine:
             wrong = [token for token in ids if not 0 <= token < vocabulary]
             if wrong:
                 raise UsageError(f"{name}: wanted ids from 0 to {vocabulary - 1}, got {wrong[0]}")
+        if request.memory != "off" and self.memories is None:
+            raise UsageError(f"memory: wanted 'off', for this engine has none, got '{request.memory}'")
         running = _Running(next(self._ids), request)
         self._waiting.append(running)
         return running.id
@@ -83,8 +89,8 @@ class Engine:
         """One token of each running request, and the ends of those that ended."""
         events = self._drop_cancelled()
         for slot in range(self.rows):
-            if slot not in self._running and self._waiting:
-                self._running[slot] = self._waiting.popleft()
+            while slot not in self._running and self._waiting:
+                events += self._begin(slot, self._waiting.popleft())
         if self._running:
             events += self._advance()
         for slot in [slot for slot, one in self._running.items() if one.ended]:
@@ -116,16 +122,28 @@ class Engine:
             dropped.append(self._leave(slot))
         return [Event(request=one.id, text=one.text.end(), finish="cancelled") for one in dropped]
 
+    def _begin(self, slot: int, one: "_Running") -> list[Event]:
+        """Let a request in, unless its memory cannot be opened: then that is its end."""
+        try:
+            one.turn = self.memories.begin(one.request) if self.memories else None
+        except NanoThinkError as error:
+            return [Event(request=one.id, finish="error", error=str(error), failure=error)]
+        self._running[slot] = one
+        return []
+
     def _leave(self, slot: int) -> "_Running":
         self._slots.leave(slot)
         return self._running.pop(slot)
 
     def _advance(self) -> list[Event]:
         """One more token of every running request, or its end."""
-        routed = self._slots.predict({slot: one.tokens for slot, one in self._running.items()})
-        logits_RV, weights = self.model.logits_of_rows(routed), routed.weights[:, 0].tolist()
-        rows = zip(self._running.values(), logits_RV.unbind(), weights, strict=True)
-        return [one.take(logits_V, weight, self.model, self.tokenizer) for one, logits_V, weight in rows]
+        last, new = self._slots.predict({slot: one.tokens for slot, one in self._running.items()})
+        logits_RV, weights = self.model.logits_of_rows(last), last.weights[:, 0].tolist()
+        rows, events = zip(self._running.values(), logits_RV.unbind(), weights, new, strict=True), []
+        for one, logits_V, weight, hidden_TD in rows:
+            logits_V = one.remember(logits_V, hidden_TD)
+            events.append(one.conclude(one.take(logits_V, weight, self.model, self.tokenizer)))
+        return events
 
 
 class _Running:
@@ -135,11 +153,29 @@ class _Running:
         self.id, self.request, self.tokens = id, request, list(request.prompt)
         self.text, self.ended = TextStream(request.stop), False
         self.generator = torch.Generator().manual_seed(request.sampling.seed)
+        self.turn: Turn | None = None
 
     @property
     def left(self) -> int:
         """How many more tokens may be written."""
         return len(self.request.prompt) + self.request.max_new_tokens - len(self.tokens)
+
+    def remember(self, logits_V: Tensor, hidden_TD: Tensor) -> Tensor:
+        """The logits with what is remembered, behind the tokens that were read now."""
+        if self.turn is None:
+            return logits_V
+        self.turn.note(hidden_TD, len(self.tokens))
+        return self.turn.mix(logits_V, hidden_TD[-1])
+
+    def conclude(self, event: Event) -> Event:
+        """Leave the turn behind in the memory when it is finished; the answer stands if the disk refuses."""
+        if self.turn is None or not self.ended:
+            return event
+        try:
+            self.turn.finish(self.tokens)
+        except NanoThinkError as error:
+            return replace(event, error=str(error), failure=error)
+        return event
 
     def take(self, logits_V: Tensor, weight_K: list[float], model: NanoThink, tokenizer: Bytes) -> Event:
         """Draw the next token; the event that tells of it."""

@@ -1,13 +1,25 @@
-"""What a model thinks behind each token of a text, as a memory keeps it.
+"""What a model thinks behind each token of a text, as a memory keeps it, and what a turn reads there and leaves behind.
 
-T tokens, D model width
+T tokens, S entries, D model width, V vocabulary
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from nano_think.memory.read import to_key
+from nano_think.inference.request import Request
+from nano_think.memory.entries import Entries
+from nano_think.memory.read import NEIGHBOURS, Gate, Neighbours, mix_distribution, to_key
 from nano_think.models.think import NanoThink
+
+if TYPE_CHECKING:
+    # These bring FAISS, which nobody needs who has no memory.
+    from nano_think.memory.conversation import Conversations
+    from nano_think.memory.store import VectorStore
 
 
 @torch.inference_mode()
@@ -15,3 +27,106 @@ def keys_of(model: NanoThink, tokens_T: np.ndarray, window: int) -> np.ndarray:
     """The key behind each token, (T, D); a text longer than the window is read in windows that follow each other."""
     pieces = torch.as_tensor(np.asarray(tokens_T, dtype=np.int64), device=model.head.table.device).split(window)
     return torch.cat([to_key(model(piece[None]).hidden[0]) for piece in pieces]).cpu().numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memories:
+    """The memories that an engine may use, all of its model.
+
+    `conversations` opens what a namespace has said, or gives what is open; `NanoThinkError` where it cannot. `store` is
+    what was read before all conversations, for everybody. `gate`: how much the neighbours in both count.
+    """
+
+    conversations: "Callable[[str], Conversations]"
+    store: "VectorStore | None" = None
+    gate: Gate = Gate()
+
+    def begin(self, request: Request) -> "Turn | None":
+        """The memory of one request, where it wants one."""
+        return Turn(self, request) if request.memory != "off" else None
+
+
+class Turn:
+    """One request's reading of the memories as they were when it began, and what it will leave behind.
+
+    Of each token that is read for the first time the key is kept (a second reading, after the window has moved on, has
+    seen less); they are written when the turn is finished, and never of one that was not.
+    """
+
+    def __init__(self, memories: Memories, request: Request):
+        self._memories, self._writes = memories, request.memory == "read-write"
+        self._said = memories.conversations(request.namespace)
+        self._before = self._said.clock
+        self._read, self._keys = 0, list[np.ndarray]()
+
+    def note(self, hidden_TD: Tensor, read: int) -> None:
+        """The hidden states of tokens that were read for the first time: the last of the first `read` of the text."""
+        if self._writes:
+            self._keys.append(to_key(hidden_TD).cpu().numpy())
+            self._read = read
+
+    def mix(self, logits_V: Tensor, hidden_D: Tensor) -> Tensor:
+        """ln p of the next token with what is remembered mixed in, (V), behind a hidden state; where nothing is, or
+        where nothing of it counts, the logits as they are.
+        """
+        gate = self._memories.gate
+        if not gate.share:
+            return logits_V
+        neighbours = self._search(to_key(hidden_D)[None].cpu().numpy())
+        if not neighbours.found[0]:
+            return logits_V
+        return mix_distribution(logits_V.float().softmax(dim=-1).cpu(), neighbours, gate).log().to(logits_V.device)
+
+    def _search(self, query_1D: np.ndarray) -> Neighbours:
+        """The nearest of both memories together; conversations as they were when the turn began."""
+        found = self._said.search(query_1D, NEIGHBOURS, self._before)
+        parts = [(found.similarity, found.value, found.weight)]
+        store = self._memories.store
+        if store is not None:
+            similarity_1k, entry_1k = store.find(query_1D, NEIGHBOURS)
+            parts.append((similarity_1k, store.values_of(entry_1k), store.weights_of(entry_1k)))
+        similarity, value, weight = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
+        return Neighbours(
+            **{
+                name: torch.from_numpy(np.take_along_axis(column, nearest, axis=1))
+                for name, column in (("similarity", similarity), ("value", value), ("weight", weight))
+            }
+        )
+
+    def finish(self, tokens: Sequence[int]) -> None:
+        """Remember a finished turn: its text, as far as the namespace does not remember it yet.
+
+        A text that goes on from a remembered document becomes a part of it; one that only begins like it is a document
+        of its own from where they part. Raises `StorageError` when the disk refuses.
+        """
+        if not self._writes:
+            return
+        known, document = find_beginning(self._said.entries, np.asarray(tokens, dtype=np.int64))
+        first = self._read - sum(map(len, self._keys))
+        start, end = max(known, first), min(self._read, len(tokens) - 1)
+        if end > start:
+            key_TD = np.concatenate(self._keys)[start - first : end - first]
+            document = self._said.begin() if document is None else document
+            self._said.append(document, list(tokens[start : end + 1]), key_TD, start)
+
+
+def find_beginning(entries: Entries, tokens_T: np.ndarray) -> tuple[int, int | None]:
+    """How many positions of a text entries know already, as they stand in one document, and the number of that document
+    if all of its entries are known positions of the text: then the text goes on from it.
+    """
+    document_S, index_S = np.unique(entries.document, return_inverse=True)
+    if not len(document_S) or len(tokens_T) < 2:
+        return 0, None
+    position_S = np.minimum(entries.position, len(tokens_T) - 2)
+    same_S = (entries.position == position_S) & (tokens_T[position_S] == entries.token)
+    same_S &= tokens_T[position_S + 1] == entries.value
+    parting = np.full(len(document_S), np.iinfo(np.int64).max)
+    np.minimum.at(parting, index_S[~same_S], entries.position[~same_S])
+    known = np.zeros(len(document_S), dtype=np.int64)
+    shared_S = same_S & (entries.position < parting[index_S])
+    np.maximum.at(known, index_S[shared_S], entries.position[shared_S] + 1)
+    whole = (known > 0) & (parting == np.iinfo(np.int64).max)
+    # Of equally long beginnings rather a document that the text goes on from.
+    best = int(np.argmax(2 * known + whole))
+    return int(known[best]), int(document_S[best]) if whole[best] else None

@@ -6,7 +6,7 @@ K experts, V vocabulary
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nano_think.core.errors import UsageError
+from nano_think.core.errors import NanoThinkError, UsageError
 from nano_think.inference.sampling import SamplingConfig
 
 MOST_LOGPROBS, MOST_STOPS = 20, 16
@@ -69,4 +69,6 @@ class Event:
     finish: Finish | None = None
     """Why the answer ends here: its end or a stop string, `max_new_tokens`, `Engine.cancel`, an error of its own."""
     error: str = ""
-    """What went wrong, in one line."""
+    """What went wrong, in one line; of an answer that stands, why it will not be remembered."""
+    failure: NanoThinkError | None = None
+    """The same as the error that it was, whose kind tells more."""

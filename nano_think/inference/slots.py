@@ -1,12 +1,14 @@
 """What the model has read of several texts that grow at once, each with a window that moves on by halves.
 
-R texts
+R texts, T tokens, D model width
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from nano_think.models.think import Cache, NanoThink, Routed
 from nano_think.nn.cache import Rows
@@ -34,6 +36,15 @@ class _Kept:
     begin: int
 
 
+class Predicted(NamedTuple):
+    """For each of R texts: the last position, (R, 1, ...), and the hidden states of the tokens that were read for the
+    first time, (T, D).
+    """
+
+    last: Routed
+    new: list[Tensor]
+
+
 class Slots:
     """A common cache of `count` slots of `window` tokens, allocated once (at the first text)."""
 
@@ -41,8 +52,8 @@ class Slots:
         self._model, self._window = model, window
         self._cache, self._kept = model.start(count, window), dict[int, _Kept]()
 
-    def predict(self, texts: Mapping[int, Sequence[int]]) -> Routed:
-        """What the model predicts after the text of each slot, (R, 1, ...), in their order: its answer to
+    def predict(self, texts: Mapping[int, Sequence[int]]) -> Predicted:
+        """What the model predicts after the text of each slot: its answer to
         `tokens[context_start(len(tokens), window):]` at once.
 
         A text that is one token longer than at the last call is read on by one step together with all others like it;
@@ -53,10 +64,12 @@ class Slots:
         if stepping:
             routed = self._step(stepping)
             if not found:
-                return routed
+                return Predicted(routed, list(routed.hidden.unbind()))
             for place, slot in enumerate(stepping):
-                found[slot] = Routed(*(part[place : place + 1] for part in routed))
-        return Routed(*(torch.cat(parts) for parts in zip(*(found[slot] for slot in texts), strict=True)))
+                one = Routed(*(part[place : place + 1] for part in routed))
+                found[slot] = one, one.hidden[0]
+        last, new = zip(*(found[slot] for slot in texts), strict=True)
+        return Predicted(Routed(*(torch.cat(parts) for parts in zip(*last, strict=True))), list(new))
 
     def leave(self, slot: int) -> None:
         """Forget the text of a slot."""
@@ -66,15 +79,16 @@ class Slots:
         kept, first = self._kept.get(slot), context_start(len(tokens), self._window)
         return kept is not None and kept.first == first and first + kept.length == len(tokens) - 1
 
-    def _read(self, slot: int, tokens: Sequence[int]) -> Routed:
-        first = context_start(len(tokens), self._window)
+    def _read(self, slot: int, tokens: Sequence[int]) -> tuple[Routed, Tensor]:
+        first, before = context_start(len(tokens), self._window), self._kept.get(slot)
         one, context = self._model.start(1, self._window), list(tokens[first:])
-        routed = read(self._model, context, one)
+        last, hidden_TD = read(self._model, context, one)
         self._cache.join(slot, one)
+        new = len(context) if before is None else len(tokens) - before.first - before.length
         start = self._model.start_token
         begin = len(context) - 1 - context[::-1].index(start) if start in context else 0
         self._kept[slot] = _Kept(first, len(context), begin)
-        return routed.last()
+        return last, hidden_TD[-new:]
 
     def _step(self, token_of: Mapping[int, int]) -> Routed:
         at = []
@@ -88,10 +102,11 @@ class Slots:
         return self._model.advance(torch.tensor(list(token_of.values()), device=device), rows, self._cache)
 
 
-def read(model: NanoThink, tokens: Sequence[int], cache: Cache) -> Routed:
-    """Read tokens (one row) behind a cache, in pieces that keep the masks small; what the last piece gave."""
+def read(model: NanoThink, tokens: Sequence[int], cache: Cache) -> tuple[Routed, Tensor]:
+    """Read tokens (one row) behind a cache, in pieces that keep the masks small; the last position, and the hidden
+    states of all, (T, D).
+    """
     assert tokens, "nothing to read"
     pieces = torch.tensor([tokens], device=model.head.table.device).split(PIECE, dim=1)
-    for piece in pieces:
-        routed = model.extend(piece, cache)
-    return routed
+    routed = [model.extend(piece, cache) for piece in pieces]
+    return routed[-1].last(), torch.cat([one.hidden[0] for one in routed])

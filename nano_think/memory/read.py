@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+NEIGHBOURS = 16
 GATES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 SHARPNESS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
 

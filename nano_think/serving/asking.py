@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from nano_think.core.errors import InputError, UsageError
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.data.tokenizer_chat import CHAT
+from nano_think.inference.dialogue import encode_fitting
 from nano_think.inference.request import Memory, Request
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.serving.config import Limits
@@ -41,25 +42,14 @@ def from_chat(asked: ChatRequest, served: Served) -> Request:
     if asked.messages[-1].role != "user":
         raise ApiError(400, "messages: wanted the last one to be the user's", param="messages")
     messages = [message.plain() for message in asked.messages]
-    ids = _encode(messages, served)
-    while asked.truncation == "auto" and len(ids) > served.window and _drop_oldest(messages):
-        ids = _encode(messages, served)
-    return _request(asked, ids, asked.likeliest, served)
-
-
-def _encode(messages: list[dict[str, str]], served: Served) -> list[int]:
     try:
-        return served.tokenizer.encode_chat(messages, add_generation_prompt=True)[0]
+        if asked.truncation == "auto":
+            ids = encode_fitting(messages, served.tokenizer, served.window)
+        else:
+            ids, _ = served.tokenizer.encode_chat(messages, add_generation_prompt=True)
     except InputError as error:
         raise ApiError(400, str(error), param="messages") from None
-
-
-def _drop_oldest(messages: list[dict[str, str]]) -> bool:
-    """Leave out what was said first and is not the last; whether there was any. System messages stay."""
-    oldest = next((n for n, message in enumerate(messages[:-1]) if message["role"] != "system"), None)
-    if oldest is not None:
-        del messages[oldest]
-    return oldest is not None
+    return _request(asked, ids, asked.likeliest, served)
 
 
 def from_completion(asked: CompletionRequest, served: Served) -> Request:

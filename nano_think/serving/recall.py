@@ -3,38 +3,20 @@
 A memory keeps the tokens of turns; what is shown is their text. All of it runs on the engine's thread.
 """
 
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from nano_think.core.console import clean
 from nano_think.core.errors import NanoThinkError, UsageError
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.memory.conversation import Conversations
-from nano_think.memory.journal import Owner
-from nano_think.memory.places import place
 from nano_think.memory.turn import Turn
 from nano_think.serving.errors import ApiError
 
 Open = Callable[[str], Conversations]
-
-
-class Memories:
-    """The memories of one model under a root: each is opened for writing when it is first wanted, and then held."""
-
-    def __init__(self, root: Path, owner: Owner):
-        self._root, self._owner = root, owner
-        self._held: dict[str, Conversations] = {}
-
-    def __call__(self, namespace: str) -> Conversations:
-        if namespace not in self._held:
-            folder = place(self._root, self._owner.model, namespace)
-            self._held[namespace] = Conversations(folder, self._owner, write=True)
-        return self._held[namespace]
-
-    def close(self) -> None:
-        while self._held:
-            self._held.popitem()[1].close()
+log = logging.getLogger(__name__)
 
 
 class Recall:
@@ -54,10 +36,7 @@ class Recall:
 
     def forget(self, namespace: str, document: int | None = None) -> dict[str, Any]:
         """Erase one document, or all of a namespace, from every file; how many entries went."""
-        try:
-            gone = self._memory(namespace).forget(None if document is None else [document])
-        except NanoThinkError as error:
-            raise ApiError(503, str(error)) from None
+        gone = self._memory(namespace).forget(None if document is None else [document])
         if document is not None and not gone:
             raise ApiError(404, f"memory '{namespace}' has no document {document}", code="document_not_found")
         return {"namespace": namespace, "document": document, "entries": gone}
@@ -68,7 +47,8 @@ class Recall:
         except UsageError as error:
             raise ApiError(400, str(error), param="namespace") from None
         except NanoThinkError as error:
-            raise ApiError(503, str(error)) from None
+            log.warning("a memory cannot be opened: %s", clean(str(error)))
+            raise ApiError(503, "this memory cannot be opened now; the server's log says why") from None
 
     def _document(self, number: int, turns: list[Turn]) -> dict[str, Any]:
         text = "".join(self._tokenizer.decode(turn.tokens[bool(i) :].tolist()) for i, turn in enumerate(turns))

@@ -10,10 +10,11 @@ import logging
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
+from nano_think.core.console import clean
 from nano_think.core.errors import NanoThinkError
 from nano_think.inference.request import Event, Request
 from nano_think.serving.config import Limits
@@ -169,7 +170,7 @@ class Worker:
             events = [Event(request=number, finish="error", error="our own mistake") for number in self._running]
             for event in events:
                 self._engine.cancel(event.request)
-        told = [(self._running[event.request], event) for event in events if event.request in self._running]
+        told = [(self._running[one.request], _discreet(one)) for one in events if one.request in self._running]
         for _, event in told:
             if event.finish:
                 del self._running[event.request]
@@ -179,6 +180,14 @@ class Worker:
         """One message to the loop for a whole step."""
         if told:
             self._loop.call_soon_threadsafe(_deliver, told)
+
+
+def _discreet(event: Event) -> Event:
+    """The event, without what an error of the engine tells of this machine: that is for the log."""
+    if event.finish != "error":
+        return event
+    log.warning("an answer failed: %s", clean(event.error))
+    return replace(event, error="the answer failed; the server's log says why")
 
 
 def _deliver(told: list[tuple[Ticket, Event]]) -> None:

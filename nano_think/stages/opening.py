@@ -1,22 +1,29 @@
 """A trained mixture, opened for talking: what every way to it begins with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nano_think.core.files import sha256
 from nano_think.data import tokenizer_file
 from nano_think.data.tokenizer import Tokenizer
+from nano_think.inference.engine import Engine
+from nano_think.memory.conversation import Conversations
 from nano_think.memory.journal import Owner
 from nano_think.models.checkpoint import ModelShape, load_mixture
 from nano_think.models.think import NanoThink
 from nano_think.stages.artifact import Artifact, find_model
+from nano_think.stages.recall import memories_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """The model of an artifact in evaluation mode, its tokenizer, and the artifact itself."""
+    """The model of an artifact in evaluation mode, its tokenizer, the artifact itself, and that of its memory if there
+    is one.
+    """
 
     artifact: Artifact
+    memory: Artifact | None
     model: NanoThink
     shape: ModelShape
     tokenizer: Tokenizer
@@ -27,9 +34,15 @@ class Opened:
         tokenizer = sha256(self.artifact.path / tokenizer_file.FILE)
         return Owner(model=self.artifact.digest, tokenizer=tokenizer, width=self.shape.width)
 
+    def engine(self, rows: int, conversations: Callable[[str], Conversations] | None = None) -> Engine:
+        """An engine for `rows` requests at once; given the conversations of its namespaces, one that remembers."""
+        memories = memories_of(self.memory, conversations) if conversations else None
+        return Engine(self.model, self.tokenizer, self.shape.window, rows=rows, memories=memories)
+
 
 def open_model(model: str, root: Path) -> Opened:
     """The mixture called `model` ("latest" or the path of its folder) under a root; its files are verified."""
-    artifact, _ = find_model(model, root)
+    artifact, memory = find_model(model, root)
     mixture, shape = load_mixture(artifact.path)
-    return Opened(artifact=artifact, model=mixture, shape=shape, tokenizer=Tokenizer.load(artifact.path))
+    tokenizer = Tokenizer.load(artifact.path)
+    return Opened(artifact=artifact, memory=memory, model=mixture, shape=shape, tokenizer=tokenizer)

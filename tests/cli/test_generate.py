@@ -86,3 +86,31 @@ def test_wrong_numbers_are_refused(nano_run, say, flag, value):
     assert told.code == 2, told
     assert flag.lstrip("-").replace("-", "_") in told.err.replace("-", "_")
     assert told.err.count("\n") == 1 and told.out == ""
+
+
+def test_the_text_may_come_from_a_file(nano_run, say, tmp_path):
+    (tmp_path / "a.txt").write_text(PROMPT[1])
+    plain = say("generate", *PROMPT, "--root", nano_run.root, "--seed", 1)
+    told = say("generate", "--file", tmp_path / "a.txt", *PROMPT[2:], "--root", nano_run.root, "--seed", 1)
+    assert told.code == 0 and told.out == plain.out
+
+
+def test_the_text_ends_before_a_stop_text(nano_run, say):
+    whole = say("generate", *PROMPT, "--root", nano_run.root, "--json").json["text"]
+    stop = whole[5:7]
+    cut = say("generate", *PROMPT, "--root", nano_run.root, "--json", "--stop", stop).json["text"]
+    assert cut == whole[: whole.index(stop)]
+
+
+def test_nothing_is_remembered_unless_asked(nano_run, say, tmp_path):
+    told = say("generate", *PROMPT, "--root", tmp_path, "--model", nano_run.told.json["model"])
+    assert told.code == 0 and not (tmp_path / "memory").exists()
+
+
+def test_a_text_is_remembered_if_asked(nano_run, say, tmp_path):
+    """And read again; nobody else's memory is made by reading."""
+    asked = ("generate", *PROMPT, "--root", tmp_path, "--model", nano_run.told.json["model"], "--namespace", "carol")
+    assert say(*asked, "--memory", "read").code == 2
+    assert say(*asked, "--memory", "read-write").code == 0
+    assert [one.name for one in (tmp_path / "memory").glob("*/*")] == ["carol"]
+    assert say(*asked, "--memory", "read").code == 0

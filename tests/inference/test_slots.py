@@ -52,7 +52,7 @@ def test_texts_that_go_on_are_read_in_one_step(monkeypatch: pytest.MonkeyPatch):
 def test_a_long_text_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch):
     model, tokens = tiny_mixture(), [START, *range(40)]
     monkeypatch.setattr(slots, "PIECE", 7)
-    got = Slots(model, window=64, count=1).predict({0: tokens})
+    got = Slots(model, window=64, count=1).predict({0: tokens}).last
     torch.testing.assert_close(got.hidden, model(torch.tensor([tokens])).hidden[:, -1:], atol=1e-4, rtol=1e-5)
 
 
@@ -80,7 +80,7 @@ def follow(model: NanoThink, times: list[dict[int, list[int]]], window: int, cou
         for slot, text in texts.items():
             if text[:-1] != before.get(slot):
                 reader.leave(slot)
-        answers.append(reader.predict(texts))
+        answers.append(reader.predict(texts).last)
         before = texts
     return answers
 
@@ -119,5 +119,5 @@ def test_a_slot_that_is_taken_again_holds_nothing_of_before(name: str):
         one.predict({0: [START, *itertools.repeat(7, length)], 1: [START, *range(length)]})
     one.leave(0)
     for length in range(2, 9):
-        got, wanted = (reader.predict({0: [START, *range(20, 20 + length)]}) for reader in (one, other))
+        got, wanted = (reader.predict({0: [START, *range(20, 20 + length)]}).last for reader in (one, other))
         assert torch.equal(getattr(got, name), getattr(wanted, name))

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from nano_think.core.errors import LockedError
 from nano_think.memory.journal import Owner
-from nano_think.serving.recall import Memories, Recall
+from nano_think.memory.namespaces import Namespaces
+from nano_think.serving.recall import Recall
 
 OWNER = Owner(model="m" * 8, tokenizer="t", width=4)
 SECRET = "the word was with all"
@@ -21,7 +23,7 @@ def remember(memories, tokenizer, namespace="default", text=SECRET):
 
 @pytest.fixture
 def memories(tmp_path):
-    held = Memories(tmp_path, OWNER)
+    held = Namespaces(tmp_path, OWNER)
     yield held
     held.close()
 
@@ -68,6 +70,14 @@ def test_names_cannot_leave_their_place(server, name, tmp_path):
     assert server.client.get(f"/v1/memory/{name}").status_code in (400, 404)
     assert server.client.delete(f"/v1/memory/{name}").status_code in (400, 404, 405)
     assert sorted(tmp_path.parent.iterdir()) == before and not list(tmp_path.rglob("*.*"))
+
+
+def test_memory_that_another_process_holds_is_told_without_its_name(serving, memories, tokenizer):
+    def held(namespace):
+        raise LockedError("memory 'default': in use by process 1 on a-secret-host")
+
+    answer = serving(recall=Recall(held, tokenizer)).client.get("/v1/memory/default")
+    assert answer.status_code == 503 and "secret" not in answer.text
 
 
 def test_number_of_a_document_must_be_one(server):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from nano_think.memory.namespaces import Namespaces
 from nano_think.serving.app import PAGE
-from nano_think.serving.recall import Memories, Recall
+from nano_think.serving.recall import Recall
 from tests.serving.browser import CHROMIUM, Browser
 from tests.serving.conftest import until
 from tests.serving.test_memory import OWNER, remember
@@ -41,7 +42,7 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def page(browser, serving, tmp_path, tokenizer):
     """A tab with the page of a server whose engine says `words`; the console has said nothing in the end."""
-    memories = Memories(tmp_path, OWNER)
+    memories = Namespaces(tmp_path, OWNER)
 
     def open_page(**script):
         server = serving(**{"recall": Recall(memories, tokenizer), "window": 4000} | script)

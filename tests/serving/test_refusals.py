@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from nano_think.inference.request import Event
 from tests.serving.conftest import MODEL, asked, starting
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -123,6 +124,18 @@ def test_unknown_paths_and_methods(serving, method, path):
 @pytest.mark.parametrize("path", ["/../cli/serve.py", "/..%2f..%2fpyproject.toml", "/page.css/..%2fapp.py", "/app.py"])
 def test_page_gives_no_other_file(serving, path):
     assert serving().client.get(path).status_code == 404
+
+
+def test_what_an_engine_tells_of_this_machine_stays_here(serving, caplog):
+    server = serving()
+
+    def fail():
+        server.engine.cancel(1)
+        return [Event(request=1, finish="error", error="no space on /a/secret/place")]
+
+    server.engine.step = fail
+    answer = server.ask()
+    assert answer.status_code == 503 and "secret" not in answer.text and "secret" in caplog.text
 
 
 def test_engines_own_mistake_ends_its_requests_and_no_others(serving, caplog):
