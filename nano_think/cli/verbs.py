@@ -31,6 +31,9 @@ VERBS = {
     "data": Verb("what the text is: stats, preview, check", "nano_think.cli.data:main"),
     "memory": Verb("what conversations have left: stats, search, forget, sleep, export", "nano_think.cli.memory:main"),
     "serve": Verb("answer over HTTP as OpenAI's servers do, with a page to talk on", "nano_think.cli.serve:main"),
+    "chat-eval": Verb(
+        "how well a chat model answers, with chance levels and intervals", "nano_think.cli.chat_eval:main"
+    ),
     "eval": Verb("bits per byte of JSON lines files, by domain and expert", "nano_think.cli.evaluate:main"),
 }
 
