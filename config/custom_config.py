@@ -8,10 +8,10 @@ A YAML or TOML file with the same keys does as well. What each setting means: `n
 preset = "chat"
 
 space = {"width": 128, "window": 256}
-backbone = {"n_layers": 6, "n_heads": 4, "inner": 384}
+backbone = {"n_layers": 4, "n_heads": 4, "inner": 384}
 
 # Chats of your own: "chats:PATH/*.jsonl", rows of {"messages": [{"role": "user", "content": "..."}, ...]}.
 chats = {"sources": ["starter_chat"]}
 
-sft = {"tokens": 1_500_000}
+sft = {"tokens": 1_200_000}
 evaluate = {"tasks": ["spelling", "sums"]}

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from nano_think.data.stand_ins import settle
 from nano_think.evaluation.chat.tasks import parse_spec
 from nano_think.stages.artifact import CHAT_LATEST, Artifact, find_model, write_latest
 from nano_think.stages.chat_pipeline import ChatConfig
-from nano_think.stages.session import Session, check_root
+from nano_think.stages.chats import Chats
+from nano_think.stages.ingest import Ingest
+from nano_think.stages.session import Session, check_room
 
 
 def check_chat(root: Path, config: ChatConfig) -> None:
@@ -17,9 +18,9 @@ def check_chat(root: Path, config: ChatConfig) -> None:
     if config.base:
         find_model(config.base, root)
     else:
-        settle(config.ingest.sources, config.ingest.reading, config.ingest.offline_ok)
-    settle(config.chats.sources, config.chats.reading, config.chats.offline_ok)
-    check_root(root)
+        Ingest(config.ingest).settled()
+    Chats(config.chats).settled()
+    check_room(root)
 
 
 def finish_chat(session: Session, artifacts: Mapping[str, Artifact]) -> None:

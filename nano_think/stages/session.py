@@ -12,8 +12,8 @@ from nano_think.core.config import Config, flatten, to_dict
 from nano_think.core.errors import StorageError, storage
 from nano_think.core.files import lock
 from nano_think.core.progress import choose_progress
-from nano_think.data.stand_ins import settle
 from nano_think.stages.artifact import Artifact, write_latest
+from nano_think.stages.ingest import Ingest
 from nano_think.stages.pipeline import PipelineConfig
 from nano_think.stages.stage import Context
 from nano_think.stages.tracking import Tracker, open_tracker, status_of
@@ -72,7 +72,7 @@ def _metric(domain: str) -> str:
 
 def check(root: Path, config: PipelineConfig) -> None:
     """Refuse at once what the run would refuse later: sources that are not there, a root without room."""
-    settle(config.ingest.sources, config.ingest.reading, config.ingest.offline_ok)
+    Ingest(config.ingest).settled()
     check_room(root)
 
 
