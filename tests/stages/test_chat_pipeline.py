@@ -66,7 +66,7 @@ def test_the_base_is_the_transformer_of_the_full_pipeline(tmp_path: Path):
 
 def test_a_trained_model_is_taken_for_the_base(chat_model: Artifact):
     root = chat_model.path.parents[1]
-    config = load_chat_config("chat-nano", {"base": "chat-latest", "space": {"width": 98, "window": 80}})
+    config = load_chat_config("chat-nano", {"base": "chat-latest", "space": {"width": 100, "window": 80}})
     nodes = chat_plan(config, root)
     assert set(nodes) == {"base", "chats", "chat_tokens", "sft", "chat_evaluate", "chat_report"}
     assert isinstance(nodes["base"].stage, Reused) and nodes["base"].stage.run(root, {}) == chat_model
