@@ -31,6 +31,6 @@ def chat_pipeline(
     """
     config = load_chat_config(preset, overrides or {})
     with open_session(Path(root), preset, config) as session:
-        artifacts = walk(chat_plan(config, Path(root), chat_title(preset, config)), session, CHAT_TASKS)
+        artifacts = walk(chat_plan(config, Path(root), chat_title(preset, config)), session, tasks=CHAT_TASKS)
         finish_chat(session, artifacts)
     return artifacts

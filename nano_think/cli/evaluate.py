@@ -35,7 +35,7 @@ class EvalArguments:
     data: tuple[Path, ...]
     """JSON lines files, plain or gzip, with a "text" in each row; the domain is the name of the file's folder."""
     model: str = "latest"
-    """"latest" (the newest finished pipeline under --root) or the folder of a trained router."""
+    """"latest" (the newest mixture under --root), "chat-latest" (the newest chat model), or the folder of one."""
     root: Path = Path("artifacts")
     """Artifact root."""
     bad_lines: BadLines = "error"

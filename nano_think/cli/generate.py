@@ -1,4 +1,4 @@
-"""`nano-think generate`: stream text from a trained mixture."""
+"""`nano-think generate`: stream text from a trained model."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from nano_think.data.tokenizer import Tokenizer
 from nano_think.inference.engine import Engine
 from nano_think.inference.request import Event, Request
 from nano_think.inference.sampling import SamplingConfig
-from nano_think.models.checkpoint import load_mixture
+from nano_think.models.checkpoint import load_model
 from nano_think.stages.artifact import find_model
 
 
@@ -25,7 +25,7 @@ class GenerateArguments:
     prompt: str
     """The beginning of the text."""
     model: str = "latest"
-    """"latest" (the newest finished pipeline under --root) or the folder of a trained router."""
+    """"latest" (the newest mixture under --root), "chat-latest" (the newest chat model), or the folder of one."""
     root: Path = Path("artifacts")
     """Artifact root."""
     max_new_tokens: int = 128
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     if wanted.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens: wanted at least 1, got {wanted.max_new_tokens}")
     artifact, _ = find_model(wanted.model, wanted.root)
-    model, shape = load_mixture(artifact.path)
+    model, shape = load_model(artifact.path)
     tokenizer = Tokenizer.load(artifact.path)
     prompt = tuple(tokenizer.encode_document(wanted.prompt))
     request = Request(prompt=prompt, max_new_tokens=wanted.max_new_tokens, sampling=wanted.sampling)

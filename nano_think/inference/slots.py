@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from nano_think.models.think import Cache, NanoThink, Routed
+from nano_think.models.chat import Model
+from nano_think.models.think import Cache, Routed
 from nano_think.nn.cache import Rows
 
 PIECE = 512
@@ -37,7 +38,7 @@ class _Kept:
 class Slots:
     """A common cache of `count` slots of `window` tokens, allocated once (at the first text)."""
 
-    def __init__(self, model: NanoThink, window: int, count: int):
+    def __init__(self, model: Model, window: int, count: int):
         self._model, self._window = model, window
         self._cache, self._kept = model.start(count, window), dict[int, _Kept]()
 
@@ -88,7 +89,7 @@ class Slots:
         return self._model.advance(torch.tensor(list(token_of.values()), device=device), rows, self._cache)
 
 
-def read(model: NanoThink, tokens: Sequence[int], cache: Cache) -> Routed:
+def read(model: Model, tokens: Sequence[int], cache: Cache) -> Routed:
     """Read tokens (one row) behind a cache, in pieces that keep the masks small; what the last piece gave."""
     assert tokens, "nothing to read"
     pieces = torch.tensor([tokens], device=model.head.table.device).split(PIECE, dim=1)

@@ -1,4 +1,4 @@
-"""A trained mixture, opened for talking: what every way to it begins with."""
+"""A trained model, opened for talking: what every way to it begins with."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,8 @@ from nano_think.core.files import sha256
 from nano_think.data import tokenizer_file
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.memory.journal import Owner
-from nano_think.models.checkpoint import ModelShape, load_mixture
-from nano_think.models.think import NanoThink
+from nano_think.models.chat import ChatShape, Model
+from nano_think.models.checkpoint import ModelShape, load_model
 from nano_think.stages.artifact import Artifact, find_model
 
 
@@ -17,8 +17,8 @@ class Opened:
     """The model of an artifact in evaluation mode, its tokenizer, and the artifact itself."""
 
     artifact: Artifact
-    model: NanoThink
-    shape: ModelShape
+    model: Model
+    shape: ModelShape | ChatShape
     tokenizer: Tokenizer
 
     @property
@@ -29,7 +29,7 @@ class Opened:
 
 
 def open_model(model: str, root: Path) -> Opened:
-    """The mixture called `model` ("latest" or the path of its folder) under a root; its files are verified."""
+    """The model called `model` ("latest", "chat-latest" or a folder) under a root; its files are verified."""
     artifact, _ = find_model(model, root)
-    mixture, shape = load_mixture(artifact.path)
-    return Opened(artifact=artifact, model=mixture, shape=shape, tokenizer=Tokenizer.load(artifact.path))
+    opened, shape = load_model(artifact.path)
+    return Opened(artifact=artifact, model=opened, shape=shape, tokenizer=Tokenizer.load(artifact.path))
