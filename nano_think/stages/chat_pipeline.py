@@ -27,7 +27,7 @@ from nano_think.stages.chats import Chats, ChatTokens, ChatTokensConfig
 from nano_think.stages.embedding import Embedding, EmbeddingConfig, EmbeddingJob
 from nano_think.stages.ingest import Ingest
 from nano_think.stages.pipeline import Node, presets
-from nano_think.stages.pretrain import Pretrain, PretrainJob
+from nano_think.stages.pretrain import Pretrain, PretrainConfig, PretrainJob
 from nano_think.stages.sft import Reused, ReusedConfig, Sft, SftJob
 from nano_think.stages.space import SpaceConfig
 from nano_think.stages.tokenizer import TrainTokenizer
@@ -59,7 +59,7 @@ class ChatConfig(Config):
     """The token table."""
     backbone: TransformerConfig = TransformerConfig(rope_base=500_000.0)
     """The body: layers, heads, inner width."""
-    pretrain: TrainConfig = TrainConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     """How the base is trained on the text."""
     chats: IngestConfig = STARTER_CHATS
     """The chats: 'starter_chat' (no network), 'chats:GLOB' for files of your own, dolly, gsm8k or smoltalk from the
