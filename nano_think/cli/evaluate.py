@@ -17,7 +17,7 @@ from nano_think.data.tokenizer import Tokenizer
 from nano_think.evaluation.bits_per_byte import score, summarise
 from nano_think.evaluation.documents import file_documents
 from nano_think.evaluation.overlap import SEEN, find_overlap
-from nano_think.models.checkpoint import load_mixture
+from nano_think.models.checkpoint import load_model
 from nano_think.stages.artifact import Artifact, ancestor, find_model
 from nano_think.stages.calibration import find_controls
 from nano_think.stages.memory import load_memories
@@ -35,7 +35,7 @@ class EvalArguments:
     data: tuple[Path, ...]
     """JSON lines files, plain or gzip, with a "text" in each row; the domain is the name of the file's folder."""
     model: str = "latest"
-    """"latest" (the newest finished pipeline under --root) or the folder of a trained router."""
+    """"latest" (the newest mixture under --root), "chat-latest" (the newest chat model), or the folder of one."""
     root: Path = Path("artifacts")
     """Artifact root."""
     bad_lines: BadLines = "error"
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     remark = _overlap(wanted, artifact)
     device = pick_device("auto")
     set_up(ComputeConfig(), device)
-    model, shape = load_mixture(artifact.path)
+    model, shape = load_model(artifact.path)
     documents = file_documents(wanted.data, Tokenizer.load(artifact.path), wanted.bad_lines)
     memories = load_memories(memory) if memory and wanted.memory else None
     model.to(device)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_think.cli.arguments import parse_arguments
-from nano_think.core.errors import ArtifactError
+from nano_think.core.errors import ArtifactError, UsageError
 from nano_think.stages.artifact import Artifact, ancestor, newest
 
 TOLERANCE = 1e-4
@@ -32,17 +32,23 @@ def main(arguments: list[str]) -> int:
     wanted = parse_arguments(ExportArguments, "export", arguments)
     from nano_think.export.card import model_card
     from nano_think.export.folder import compare, write_folder
+    from nano_think.models.checkpoint import ModelShape
+    from nano_think.models.think import NanoThink
     from nano_think.stages.opening import open_model
 
     opened = open_model(wanted.model, wanted.root)
-    artifact = opened.artifact
+    artifact, model, shape = opened.artifact, opened.model, opened.shape
+    if not isinstance(model, NanoThink) or not isinstance(shape, ModelShape):
+        raise UsageError(
+            f"{artifact.path}: wanted a mixture, got a chat model with a body of its own; name another model"
+        )
     card = model_card(artifact.manifest, _text(artifact), _results(artifact))
-    write_folder(wanted.out, opened.model, opened.shape, artifact.path, opened.tokenizer, card)
+    write_folder(wanted.out, model, shape, artifact.path, opened.tokenizer, card)
     if wanted.mlflow:
         from nano_think.stages.tracking_export import save_pyfunc
 
         save_pyfunc(artifact, wanted.mlflow)
-    parity = compare(wanted.out, opened.model, opened.tokenizer)
+    parity = compare(wanted.out, model, opened.tokenizer)
     if wanted.json:
         print(json.dumps({"folder": str(wanted.out), "logits": parity.logits, "same_ids": parity.same_ids}))
     else:

@@ -1,4 +1,4 @@
-"""`nano-think generate`: stream text from a trained mixture."""
+"""`nano-think generate`: stream text from a trained model."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,6 @@ from nano_think.data.tokenizer import Tokenizer
 from nano_think.inference.engine import Engine
 from nano_think.inference.request import Event, Memory, Request
 from nano_think.inference.sampling import SamplingConfig
-from nano_think.models.checkpoint import load_mixture
 from nano_think.stages.artifact import find_model
 
 
@@ -30,7 +29,7 @@ class GenerateArguments:
     file: Path | None = None
     """A text file in its place; - = standard input."""
     model: str = "latest"
-    """"latest" (the newest finished pipeline under --root) or the folder of a trained router."""
+    """"latest" (the newest mixture under --root), "chat-latest" (the newest chat model), or the folder of one."""
     root: Path = Path("artifacts")
     """Artifact root."""
     max_new_tokens: int = 128
@@ -73,7 +72,7 @@ def main(arguments: list[str]) -> int:
 
 def _open(wanted: GenerateArguments, held: ExitStack) -> tuple[Engine, Tokenizer]:
     artifact, memory = find_model(wanted.model, wanted.root)
-    model, shape = load_mixture(artifact.path)
+    model, shape = load_model(artifact.path)
     tokenizer, memories = Tokenizer.load(artifact.path), None
     if wanted.memory != "off":
         # FAISS comes with it, for which nobody waits who wants no memory.

@@ -28,7 +28,7 @@ class ServeArguments:
     """
 
     model: str = "latest"
-    """"latest" (the newest finished pipeline under --root) or the folder of a trained router."""
+    """"latest" (the newest mixture under --root), "chat-latest" (the newest chat model), or the folder of one."""
     root: Path = Path("artifacts")
     """Artifact root."""
     host: str = "127.0.0.1"

@@ -34,6 +34,9 @@ VERBS = {
     "chat": Verb("talk in the terminal, with a bar of the experts' weights", "nano_think.cli.chat:main"),
     "lm-eval": Verb("lm-eval's own command line, with our models and local tasks", "nano_think.cli.harness:main"),
     "serve": Verb("answer over HTTP as OpenAI's servers do, with a page to talk on", "nano_think.cli.serve:main"),
+    "chat-eval": Verb(
+        "how well a chat model answers, with chance levels and intervals", "nano_think.cli.chat_eval:main"
+    ),
     "eval": Verb("bits per byte of JSON lines files, by domain and expert", "nano_think.cli.evaluate:main"),
 }
 

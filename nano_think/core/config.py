@@ -6,8 +6,11 @@ files share those words. Order of precedence: default < preset < `--config FILE`
 
 import dataclasses
 import functools
+import runpy
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import pydantic
@@ -77,6 +80,36 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a configuration file: YAML or JSON, TOML, or Python, whose public names at the top are settings.
+
+    A Python file is run: it is the user's own, named by the user.
+    """
+    if path.suffix == ".toml":
+        return _read_toml(path)
+    return _run_python(path) if path.suffix == ".py" else read_yaml(path)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such configuration file") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not TOML ({error})") from None
+
+
+def _run_python(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such configuration file")
+    try:
+        names = runpy.run_path(str(path))
+    except Exception as error:
+        raise UsageError(f"{path}: does not run ({type(error).__name__}: {error})") from None
+    plain = {name: value for name, value in names.items() if not name.startswith("_")}
+    return {name: value for name, value in plain.items() if not isinstance(value, ModuleType | type | Callable)}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

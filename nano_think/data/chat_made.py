@@ -29,6 +29,16 @@ def is_held_out(what: str) -> bool:
     return int(hashlib.sha256(what.encode()).hexdigest(), 16) % HELD_OUT == 0
 
 
+def ask_sum(a: int, sign: str, b: int) -> str:
+    """How a sum is asked for, in chats and in tests."""
+    return f"What is {a} {sign} {b}?"
+
+
+def ask_spelling(wrong: str) -> str:
+    """How a spelling is asked for, in chats and in tests."""
+    return f"Correct the spelling of this word: {wrong}"
+
+
 def sums(held_out: bool) -> Iterator[Question]:
     """Additions and subtractions of numbers below 100 and products of numbers up to 12, in a drawn order."""
     pairs = [(a, sign, b) for a in range(100) for b in range(100) for sign in "+-" if sign == "+" or a >= b]
@@ -37,14 +47,14 @@ def sums(held_out: bool) -> Iterator[Question]:
     for a, sign, b in pairs:
         if is_held_out(f"{a}{sign}{b}") == held_out:
             result = {"+": a + b, "-": a - b, "*": a * b}[sign]
-            yield Question(f"What is {a} {sign} {b}?", str(result))
+            yield Question(ask_sum(a, sign, b), str(result))
 
 
 def spellings(words: list[str], held_out: bool) -> Iterator[Question]:
     """A slip of the pen in each word, and the word; the slip is drawn by the word alone."""
     for word in words:
         if is_held_out(word) == held_out:
-            yield Question(f'Correct the spelling of "{slip(word)}".', word)
+            yield Question(ask_spelling(slip(word)), word)
 
 
 def slip(word: str) -> str:

@@ -19,7 +19,7 @@ from nano_think.data.tokenizer import Tokenizer
 from nano_think.inference.engine import Engine
 from nano_think.inference.request import Request
 from nano_think.inference.sampling import SamplingConfig
-from nano_think.models.checkpoint import load_mixture
+from nano_think.models.checkpoint import load_model
 
 TASKS = Path(__file__).parent / "tasks"
 LONGEST = 256
@@ -27,11 +27,11 @@ LONGEST = 256
 
 @register_model("nano_think")
 class NanoThinkLM(TemplateLM):
-    """path: folder of a trained mixture; batch_size: texts that are read at once. Memory is off."""
+    """path: folder of a trained model; batch_size: texts that are read at once. Memory is off."""
 
     def __init__(self, path: str, batch_size: int | str = 16, **_: Any):
         super().__init__()
-        self.model, shape = load_mixture(Path(path))
+        self.model, shape = load_model(Path(path))
         self.tokenizer, self.window = Tokenizer.load(Path(path)), shape.window
         self.rows = 16 if batch_size == "auto" else max(1, int(batch_size))
 

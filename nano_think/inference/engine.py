@@ -18,7 +18,7 @@ from nano_think.inference.remembering import Memories, Turn
 from nano_think.inference.request import Event, Finish, Request
 from nano_think.inference.sampling import draw
 from nano_think.inference.slots import Slots
-from nano_think.models.think import NanoThink
+from nano_think.models.chat import Model
 
 
 class Bytes(Protocol):
@@ -37,9 +37,7 @@ class Engine:
     they only leave a note for the next step.
     """
 
-    def __init__(
-        self, model: NanoThink, tokenizer: Bytes, window: int, rows: int = 8, memories: Memories | None = None
-    ):
+    def __init__(self, model: Model, tokenizer: Bytes, window: int, rows: int = 8, memories: Memories | None = None):
         self.model, self.tokenizer, self.window, self.rows, self.memories = model, tokenizer, window, rows, memories
         self._ids = itertools.count(1)
         self._waiting: deque[_Running] = deque()
@@ -177,7 +175,7 @@ class _Running:
             return replace(event, error=str(error), failure=error)
         return event
 
-    def take(self, logits_V: Tensor, weight_K: list[float], model: NanoThink, tokenizer: Bytes) -> Event:
+    def take(self, logits_V: Tensor, weight_K: list[float], model: Model, tokenizer: Bytes) -> Event:
         """Draw the next token; the event that tells of it."""
         token = draw(logits_V, self.request.sampling, self.generator, self._seen(model.start_token))
         if token == model.start_token or token in self.request.stop_tokens:

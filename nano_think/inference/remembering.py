@@ -14,7 +14,7 @@ from torch import Tensor
 from nano_think.inference.request import Request
 from nano_think.memory.entries import Entries
 from nano_think.memory.read import NEIGHBOURS, Gate, Neighbours, mix_distribution, to_key
-from nano_think.models.think import NanoThink
+from nano_think.models.chat import Model
 
 if TYPE_CHECKING:
     # These bring FAISS, which nobody needs who has no memory.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @torch.inference_mode()
-def keys_of(model: NanoThink, tokens_T: np.ndarray, window: int) -> np.ndarray:
+def keys_of(model: Model, tokens_T: np.ndarray, window: int) -> np.ndarray:
     """The key behind each token, (T, D); a text longer than the window is read in windows that follow each other."""
     pieces = torch.as_tensor(np.asarray(tokens_T, dtype=np.int64), device=model.head.table.device).split(window)
     return torch.cat([to_key(model(piece[None]).hidden[0]) for piece in pieces]).cpu().numpy()

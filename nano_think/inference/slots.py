@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nano_think.models.think import Cache, NanoThink, Routed
+from nano_think.models.chat import Model
+from nano_think.models.think import Cache, Routed
 from nano_think.nn.cache import Rows
 
 PIECE = 512
@@ -48,7 +49,7 @@ class Predicted(NamedTuple):
 class Slots:
     """A common cache of `count` slots of `window` tokens, allocated once (at the first text)."""
 
-    def __init__(self, model: NanoThink, window: int, count: int):
+    def __init__(self, model: Model, window: int, count: int):
         self._model, self._window = model, window
         self._cache, self._kept = model.start(count, window), dict[int, _Kept]()
 
@@ -102,7 +103,7 @@ class Slots:
         return self._model.advance(torch.tensor(list(token_of.values()), device=device), rows, self._cache)
 
 
-def read(model: NanoThink, tokens: Sequence[int], cache: Cache) -> tuple[Routed, Tensor]:
+def read(model: Model, tokens: Sequence[int], cache: Cache) -> tuple[Routed, Tensor]:
     """Read tokens (one row) behind a cache, in pieces that keep the masks small; the last position, and the hidden
     states of all, (T, D).
     """

@@ -3,21 +3,21 @@
 It shows the face of `NanoThink`, so that whatever reads, writes, serves or scores the one does it with the other; a
 whole trained mixture is a chat model's body by being trained on chats itself (`NanoThink.thaw`).
 
-B batch, T tokens, D model width, V vocabulary
+B batch, T tokens, R rows that go on by one token, D model width, V vocabulary
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nano_think.core.config import parse, to_dict
 from nano_think.experts import build_expert
-from nano_think.experts.transformer import Transformer, TransformerCache, TransformerConfig
+from nano_think.experts.transformer import Transformer, TransformerConfig
 from nano_think.heads.language import LanguageHead
-from nano_think.models.think import Fusion, NanoThink, Routed
-from nano_think.nn.cache import Timeline
+from nano_think.models.think import Cache, Fusion, NanoThink, Routed, RouterCache
+from nano_think.nn.cache import Rows, RunningMean, Slot, Timeline
 from nano_think.nn.documents import number_documents
 
 KIND = "transformer"
@@ -42,13 +42,6 @@ class ChatShape:
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str) -> "ChatShape":
         return cls(**values | {"backbone": parse(TransformerConfig, values["backbone"], where)})
-
-
-class ChatCache(NamedTuple):
-    """What the chat model keeps of what it has read: the documents, and the keys and values of every layer."""
-
-    timeline: Timeline
-    backbone: TransformerCache
 
 
 class Chat(nn.Module):
@@ -76,17 +69,35 @@ class Chat(nn.Module):
         """(B, T, V) whose softmax is the next token's distribution, in fp32."""
         return self.head.logits(routed.hidden)
 
-    def start(self, batch: int, capacity: int) -> ChatCache:
-        """An empty cache for `batch` rows of at most `capacity` tokens."""
-        return ChatCache(Timeline(batch, capacity, self.head.table.device), self.backbone.start(batch, capacity))
+    def logits_of_rows(self, routed: Routed) -> Tensor:
+        """`logits` of what `advance` gave, (R, V)."""
+        return self.head.logits_of_rows(routed.hidden[:, 0])
+
+    def start(self, batch: int, capacity: int) -> Cache:
+        """An empty cache for `batch` rows of at most `capacity` tokens; there is no router to remember anything."""
+        timeline = Timeline(batch, capacity, self.head.table.device)
+        return Cache(timeline, {KIND: self.backbone.start(batch, capacity)}, _NoRouter(None, RunningMean()))
 
     @torch.no_grad()
-    def extend(self, tokens_BT: Tensor, cache: ChatCache, documents_BT: Tensor | None = None) -> Routed:
+    def extend(self, tokens_BT: Tensor, cache: Cache, documents_BT: Tensor | None = None) -> Routed:
         """What `forward` over all that the cache has read would give for T new tokens; documents as in `NanoThink`."""
         if documents_BT is None:
             documents_BT = cache.timeline.number(tokens_BT, self.start_token)
         span = cache.timeline.append(documents_BT)
-        return _as_routed(self.backbone.extend(self.head.embed(tokens_BT), span, cache.backbone))
+        return _as_routed(self.backbone.extend(self.head.embed(tokens_BT), span, cache.experts[KIND]))
+
+    @torch.no_grad()
+    def advance(self, tokens_R: Tensor, rows: Rows, cache: Cache) -> Routed:
+        """What `extend` would give for one new token of each of R rows, which have joined the cache: (R, 1, ...)."""
+        hidden_RD = self.backbone.advance(self.head.embed(tokens_R), rows, cache.experts[KIND])
+        return _as_routed(hidden_RD[:, None])
+
+
+class _NoRouter(RouterCache):
+    """What is kept for a router that is not there."""
+
+    def join(self, one: RouterCache, slot: Slot) -> None:
+        """Nothing is kept, and nothing joins it."""
 
 
 Model = NanoThink | Chat

@@ -102,16 +102,23 @@ def ancestor(artifact: Artifact, *inputs: str) -> Artifact | None:
     return artifact
 
 
-LATEST = "latest.json"
+LATEST, CHAT_LATEST = "latest.json", "chat-latest.json"
+MODELS = ("router", "sft")
+"""The stages whose artifacts are models that one can talk to."""
 
 
-def write_latest(root: Path, artifacts: Mapping[str, Artifact]) -> None:
-    """Point ROOT/latest.json at the artifacts of a pipeline that has just finished."""
-    write_json(root / LATEST, {name: f"{one.stage}/{one.key}" for name, one in artifacts.items()})
+def write_latest(root: Path, artifacts: Mapping[str, Artifact], name: str = LATEST) -> None:
+    """Point ROOT/latest.json, or another file, at the artifacts of a pipeline that has just finished."""
+    write_json(root / name, {name: f"{one.stage}/{one.key}" for name, one in artifacts.items()})
 
 
 def find_model(model: str, root: Path) -> tuple[Artifact, Artifact | None]:
-    """The mixture called `model` ("latest" or the path of its folder) and the memory built for it, both verified."""
+    """The model called `model` and the memory built for it, both verified.
+
+    model: "latest" (of the full pipeline), "chat-latest" (of the chat pipeline, without a memory) or a folder.
+    """
+    if model == "chat-latest":
+        return find_chat(root), None
     if model == "latest":
         if not (root / LATEST).is_file():
             raise UsageError(f"no finished model under '{root}'; train one with: nano-think run --root {root}")
@@ -122,11 +129,23 @@ def find_model(model: str, root: Path) -> tuple[Artifact, Artifact | None]:
         return found.verify(), memory.verify()
     path = Path(model).resolve()
     if not path.is_dir():
-        raise UsageError(f"model '{model}': no such folder; give 'latest' or the folder of a trained router")
+        wanted = "give 'latest', 'chat-latest' or the folder of a trained router or chat model"
+        raise UsageError(f"model '{model}': no such folder; {wanted}")
     found = open_artifact(path).verify()
-    if found.stage != "router":
-        raise UsageError(f"model '{model}': holds the artifact of the stage '{found.stage}', wanted 'router'")
+    if found.stage not in MODELS:
+        wanted = " or ".join(f"'{stage}'" for stage in MODELS)
+        raise UsageError(f"model '{model}': holds the artifact of the stage '{found.stage}', wanted {wanted}")
     return found, _memory_of(found)
+
+
+def find_chat(root: Path) -> Artifact:
+    """The model of the newest finished chat pipeline under `root`, verified."""
+    if not (root / CHAT_LATEST).is_file():
+        raise UsageError(f"no finished chat model under '{root}'; train one with: nano-think sft --root {root}")
+    places = read_json(root / CHAT_LATEST)
+    if not isinstance(places, dict) or "sft" not in places:
+        raise ArtifactError(f"{root / CHAT_LATEST}: names no chat model; run the chat pipeline again")
+    return open_artifact(root / places["sft"]).verify()
 
 
 def _memory_of(model: Artifact) -> Artifact | None:

@@ -15,7 +15,7 @@ from nano_think.evaluation.calibration import Calibration, fit_calibration, fit_
 from nano_think.evaluation.documents import split_documents
 from nano_think.evaluation.reading import Document, read_states
 from nano_think.evaluation.scorers import Controls
-from nano_think.models.think import NanoThink
+from nano_think.models.chat import Model
 from nano_think.stages.artifact import Artifact, ancestor, newest
 from nano_think.stages.dense import load_dense
 from nano_think.stages.memory import load_on_device
@@ -81,7 +81,7 @@ class CalibrationStage(Stage):
         return found
 
 
-def load_controls(fitted: Artifact, dense: Artifact | None, model: NanoThink) -> Controls:
+def load_controls(fitted: Artifact, dense: Artifact | None, model: Model) -> Controls:
     """What a mixture is compared with, on the mixture's device."""
     values = read_json(fitted.path / FITTED)
     try:
@@ -93,7 +93,7 @@ def load_controls(fitted: Artifact, dense: Artifact | None, model: NanoThink) ->
     return controls.to(model.head.table.device)
 
 
-def find_controls(artifact: Artifact, model: NanoThink) -> Controls | None:
+def find_controls(artifact: Artifact, model: Model) -> Controls | None:
     """The controls of the newest calibration that lies beside a mixture and was fitted for it; None without one."""
     fitted = newest(artifact.path.resolve().parent.parent, "calibration", router=artifact)
     if fitted is None:

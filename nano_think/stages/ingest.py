@@ -17,13 +17,13 @@ class Ingest(Stage):
     config: IngestConfig
 
     def fingerprint(self) -> Any:
-        self._settled()
+        self.settled()
         return fingerprint(self.config)
 
     def modules(self) -> list[str]:
-        return [__name__, *sorted({type(source).__module__ for source in self._settled().sources})]
+        return [__name__, *sorted({type(source).__module__ for source in self.settled().sources})]
 
-    def _settled(self) -> Settled:
+    def settled(self) -> Settled:
         """The sources; `UsageError` where one holds chats and text is wanted, or the other way round."""
         settled = settle(self.config.sources, self.config.reading, self.config.offline_ok)
         for source in settled.sources:

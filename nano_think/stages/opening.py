@@ -1,4 +1,4 @@
-"""A trained mixture, opened for talking: what every way to it begins with."""
+"""A trained model, opened for talking: what every way to it begins with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from nano_think.data.tokenizer import Tokenizer
 from nano_think.inference.engine import Engine
 from nano_think.memory.conversation import Conversations
 from nano_think.memory.journal import Owner
-from nano_think.models.checkpoint import ModelShape, load_mixture
-from nano_think.models.think import NanoThink
+from nano_think.models.chat import ChatShape, Model
+from nano_think.models.checkpoint import ModelShape, load_model
 from nano_think.stages.artifact import Artifact, find_model
 from nano_think.stages.recall import memories_of
 
@@ -24,8 +24,8 @@ class Opened:
 
     artifact: Artifact
     memory: Artifact | None
-    model: NanoThink
-    shape: ModelShape
+    model: Model
+    shape: ModelShape | ChatShape
     tokenizer: Tokenizer
 
     @property
@@ -41,8 +41,8 @@ class Opened:
 
 
 def open_model(model: str, root: Path) -> Opened:
-    """The mixture called `model` ("latest" or the path of its folder) under a root; its files are verified."""
+    """The model called `model` ("latest", "chat-latest" or a folder) under a root; its files are verified."""
     artifact, memory = find_model(model, root)
-    mixture, shape = load_mixture(artifact.path)
+    opened, shape = load_model(artifact.path)
     tokenizer = Tokenizer.load(artifact.path)
-    return Opened(artifact=artifact, memory=memory, model=mixture, shape=shape, tokenizer=tokenizer)
+    return Opened(artifact=artifact, memory=memory, model=opened, shape=shape, tokenizer=tokenizer)

@@ -120,10 +120,10 @@ class Node:
     needs: tuple[str, ...] = ()
 
 
-def presets() -> dict[str, Path]:
-    """The shipped presets by name."""
+def presets(chat: bool = False) -> dict[str, Path]:
+    """The shipped presets by name: of the full pipeline, or of the chat pipeline, which are called chat..."""
     folder = Path(str(resources.files("nano_think") / "presets"))
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {file.stem: file for file in sorted(folder.glob("*.yaml")) if file.stem.startswith("chat") == chat}
 
 
 def load(preset: str, *overrides: Mapping[str, Any]) -> PipelineConfig:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nano_think.core import process
-from nano_think.core.config import flatten, to_dict
+from nano_think.core.config import Config, flatten, to_dict
 from nano_think.core.errors import StorageError, storage
 from nano_think.core.files import lock
 from nano_think.core.progress import choose_progress
-from nano_think.data.stand_ins import settle
 from nano_think.stages.artifact import Artifact, write_latest
+from nano_think.stages.ingest import Ingest
 from nano_think.stages.pipeline import PipelineConfig
 from nano_think.stages.stage import Context
 from nano_think.stages.tracking import Tracker, open_tracker, status_of
@@ -72,7 +72,12 @@ def _metric(domain: str) -> str:
 
 def check(root: Path, config: PipelineConfig) -> None:
     """Refuse at once what the run would refuse later: sources that are not there, a root without room."""
-    settle(config.ingest.sources, config.ingest.reading, config.ingest.offline_ok)
+    Ingest(config.ingest).settled()
+    check_room(root)
+
+
+def check_room(root: Path) -> None:
+    """Refuse a root without room."""
     free = shutil.disk_usage(root).free
     if free < ROOM:
         raise StorageError(
@@ -108,7 +113,7 @@ def _take(root: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_session(root: Path, name: str, config: PipelineConfig, force: Collection[str] = ()) -> Iterator[Session]:
+def open_session(root: Path, name: str, config: Config, force: Collection[str] = ()) -> Iterator[Session]:
     """Hold the root for the block; whatever ends it, no process stays behind and MLflow hears the truth.
 
     force: stages that are made again though they are up to date.

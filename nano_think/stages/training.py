@@ -118,11 +118,17 @@ class Trainer:
         the others.
         """
         seed, window = branch(self.job.seed, branch_name, "windows"), self.job.space.window
-        text = TokenSet.open(tokens.path, split)
-        windows = self.windows(tokens, split, config, branch_name, recut)
-        held_out = None
+        windows, held_out = self.windows(tokens, split, config, branch_name, recut), None
         if config.validate_every:
             held_out = open_windows(TokenSet.open(tokens.path, "validation"), window, config.batch, seed)
+        text = len(TokenSet.open(tokens.path, split))
+        return self.train_on(objective, windows, held_out, text, config, branch_name)
+
+    def train_on(
+        self, objective: Objective, windows: Batches, held_out: Batches | None, text: int, config: TrainConfig,
+        branch_name: str,
+    ) -> dict[str, Any]:  # fmt: skip
+        """As `train`, on any windows; text: how many tokens they are cut from."""
         per_token = count_flops(objective, windows, self.accelerator)
         gauge: Gauge | None = self._look_ahead(objective, windows, config)
         gauge = None if objective.steps_differ else gauge
@@ -131,7 +137,7 @@ class Trainer:
         self.accelerator.end_training()
         if not self.accelerator.is_main_process:
             raise NothingLeft
-        epochs = {"epochs": round(figures["tokens"] / max(1, len(text)), 3)}
+        epochs = {"epochs": round(figures["tokens"] / max(1, text), 3)}
         passes = {name: round(count, 3) for name, count in windows.passes(figures["steps"]).items()}
         flops = {"flops": per_token * figures["tokens"]}
         about = {"passes": passes, "compute": self.compute, "memory_bytes": self.needed}

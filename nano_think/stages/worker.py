@@ -47,13 +47,14 @@ def _work(out: Path, tracker: Tracker) -> None:
     from nano_think.stages.embedding import Embedding
     from nano_think.stages.pretrain import Pretrain
     from nano_think.stages.router import RouterStage
+    from nano_think.stages.sft import Sft
     from nano_think.stages.stage import WORK
     from nano_think.stages.training import NothingLeft, Trainer, TrainingStage
 
     # Until now a signal ended the process at once: there was nothing to save.
     interrupts.install()
     job = read_json(out / WORK / "job.json")
-    kinds: tuple[type[TrainingStage], ...] = (Embedding, Pretrain, RouterStage, Dense)
+    kinds: tuple[type[TrainingStage], ...] = (Embedding, Pretrain, RouterStage, Dense, Sft)
     stage = next(kind for kind in kinds if kind.__name__ == job["stage"])
     config = stage.read_config(job["config"])
     inputs = {name: open_artifact(Path(path)) for name, path in job["inputs"].items()}

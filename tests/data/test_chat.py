@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,6 +125,13 @@ def test_every_chat_source_says_so():
 )
 def test_rows_of_the_hub_are_chats(name: str, row: dict, said: list[str]):
     assert [one["content"] for one in from_text(SOURCES[name]().text(row))] == said
+
+
+def documents_of(rows: list[list[int]], domains: list[str]) -> TokenSet:
+    """Rows of ids as a token set, without a file."""
+    lengths = [len(row) for row in rows]
+    columns = {"offset": np.cumsum([0, *lengths[:-1]]), "tokens": lengths, "domain": domains}
+    return TokenSet(np.array([token for row in rows for token in row]), pa.table(columns))
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from nano_think.inference import slots
 from nano_think.inference.slots import Slots, context_start
-from nano_think.models.think import NanoThink, Routed
-from tests.tiny import ROUTERS, START, few, tiny_mixture
+from nano_think.models.chat import Model
+from nano_think.models.think import Routed
+from tests.tiny import MODELS, START, few, tiny_mixture, tiny_model
 
 
 @few(60)
@@ -22,7 +23,7 @@ def test_context_is_from_half_a_window_to_a_whole_one(length: int, window: int):
     assert context_start(length + 1, window) - first in (0, window - window // 2)
 
 
-def watch(model: NanoThink, monkeypatch: pytest.MonkeyPatch) -> list[int | str]:
+def watch(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int | str]:
     """How many tokens each reading takes, and of how many rows each step is."""
     seen, extend, advance = [], model.extend, model.advance
     monkeypatch.setattr(model, "extend", lambda t, cache: seen.append(t.shape[1]) or extend(t, cache))
@@ -73,7 +74,7 @@ def texts_over_time(n: int, steps: int) -> list[dict[int, list[int]]]:
 
 
 @torch.no_grad()
-def follow(model: NanoThink, times: list[dict[int, list[int]]], window: int, count: int) -> list[Routed]:
+def follow(model: Model, times: list[dict[int, list[int]]], window: int, count: int) -> list[Routed]:
     """Everything that `Slots` answers; a slot that begins anew has left before."""
     reader, before, answers = Slots(model, window, count), {}, []
     for texts in times:
@@ -86,10 +87,10 @@ def follow(model: NanoThink, times: list[dict[int, list[int]]], window: int, cou
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ROUTERS)
-def test_texts_that_join_and_leave_are_what_each_is_alone(kind: str):
+@pytest.mark.parametrize("name", MODELS)
+def test_texts_that_join_and_leave_are_what_each_is_alone(name: str):
     """Hidden, weights and streams of every text are the model's answer to its context, without cache or company."""
-    model, window = tiny_mixture(kind), 13
+    model, window = tiny_model(name), 13
     times = texts_over_time(4, 22)
     for texts, got in zip(times, follow(model, times, window, 4), strict=True):
         for row, tokens in enumerate(texts.values()):

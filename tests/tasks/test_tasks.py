@@ -8,6 +8,7 @@ import pytest
 
 import tasks
 from nano_think.experts import EXPERTS
+from nano_think.stages.chat_pipeline import chat_plan, load_chat_config
 from nano_think.stages.pipeline import load, plan
 from nano_think.stages.stage import Context
 
@@ -51,7 +52,7 @@ def test_body_is_one_statement(name):
     assert len(body) == 1
 
 
-def test_every_node_of_the_plan_has_its_task():
+def test_every_node_of_the_plans_has_its_task(tmp_path):
     """Each stage's task is found by the name of the node; experts share one."""
-    nodes = plan(load("nano"))
-    assert set(NAMES) == (nodes.keys() - set(EXPERTS)) | {"pretrain"}
+    nodes = plan(load("nano")).keys() - set(EXPERTS) | chat_plan(load_chat_config("chat"), tmp_path).keys()
+    assert set(NAMES) == nodes | {"pretrain"}

@@ -1,0 +1,6 @@
+"""Chat with a model in the terminal: `nano-think chat`, by the name that the second design gives it."""
+
+from nano_think.cli.doors import enter
+
+if __name__ == "__main__":
+    raise SystemExit(enter("chat"))

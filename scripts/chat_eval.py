@@ -1,0 +1,6 @@
+"""Measure a chat model: `nano-think chat-eval`, by the name that the second design gives it."""
+
+from nano_think.cli.doors import enter
+
+if __name__ == "__main__":
+    raise SystemExit(enter("chat-eval"))

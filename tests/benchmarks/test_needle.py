@@ -1,0 +1,45 @@
+"""The needle benchmark runs, asks for what is there, and prints what checkpointing keeps."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+ASKED = """
+import numpy as np, needle
+for seed in range(50):
+    ids = needle.haystack(np.random.default_rng(seed), 100, 4, 6)
+    for at in range(len(ids) - 24, len(ids), 6):
+        told, key, end, opens, value, ends = ids[at : at + 6].tolist()
+        hay = ids[: len(ids) - 24]
+        assert (end, opens, ends) == (needle.USER_END, needle.OPENS, needle.ENDS)
+        (place,) = np.flatnonzero(hay == key)
+        assert hay[place + 1] == value and needle.FIRST_VALUE <= value < needle.FIRST_WORD
+assert needle.Haystacks(99, 2, 1, 4, 6).batch(3).shape == (2, 100)
+"""
+
+
+def test_what_is_asked_for_stands_once_in_the_haystack():
+    subprocess.run([sys.executable, "-c", ASKED], cwd=FOLDER, timeout=200, check=True)
+
+
+def test_it_trains_finds_and_measures():
+    command = [
+        sys.executable,
+        str(FOLDER / "needle.py"),
+        "--train",
+        "64",
+        "128",
+        "--steps",
+        "3",
+        "2",
+        "--lengths",
+        "64",
+    ]
+    command += ["128", "256", "--asked", "5", "--shape", "16", "2", "2", "--rounds", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [one["trained"] for one in found["found"].values()] == [True, True, False]
+    kept = found["checkpointing"]["megabytes"]
+    assert 0 < kept["checkpointed"] < kept["plain"] and all(found["checkpointing"]["seconds"].values())
