@@ -17,6 +17,7 @@ from nano_think.data.tokenizer import Tokenizer
 from nano_think.inference.engine import Engine
 from nano_think.inference.request import Event, Memory, Request
 from nano_think.inference.sampling import SamplingConfig
+from nano_think.models.checkpoint import load_model
 from nano_think.stages.artifact import find_model
 
 
