@@ -84,17 +84,17 @@ class Turn:
         parts, store = [], self._memories.store
         if self._spoken:
             found = self._said.search(query_1D, NEIGHBOURS, self._before)
-            parts.append((found.similarity, found.value, found.weight))
+            parts.append([found.similarity, found.value, found.weight])
         if store is not None and len(store):
             similarity_1k, entry_1k = store.find(query_1D, NEIGHBOURS)
-            parts.append((similarity_1k, store.values_of(entry_1k), store.weights_of(entry_1k)))
+            parts.append([similarity_1k, store.values_of(entry_1k), store.weights_of(entry_1k)])
         if not parts:
             return None
         columns = parts[0]
         if len(parts) == 2:
-            columns = tuple(np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+            columns = [np.concatenate(part, axis=1) for part in zip(*parts, strict=True)]
             nearest = np.argsort(-columns[0], axis=1, kind="stable")[:, :NEIGHBOURS]
-            columns = tuple(np.take_along_axis(column, nearest, axis=1) for column in columns)
+            columns = [np.take_along_axis(column, nearest, axis=1) for column in columns]
         similarity, value, weight = map(torch.from_numpy, columns)
         return Neighbours(similarity=similarity, value=value, weight=weight)
 
