@@ -84,17 +84,18 @@ def _open(wanted: GenerateArguments, held: ExitStack) -> tuple[Engine, Tokenizer
 
 
 def _heeded(events: Iterator[Event]) -> Iterator[Event]:
-    """The events; an error among them is the command's."""
+    """The events; an error among them is the command's, of an answer that stands behind it."""
     for event in events:
-        yield event
+        if event.finish != "error":
+            yield event
         if event.failure:
             raise event.failure
 
 
 def _speak(prompt: str, events: Iterator[Event]) -> None:
-    flush_text(prompt)
     for event in events:
-        flush_text(event.text)
+        flush_text(prompt + event.text)
+        prompt = ""
     flush_text("\n")
 
 

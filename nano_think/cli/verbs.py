@@ -28,6 +28,7 @@ VERBS = {
     "generate": Verb(
         "write on from a prompt, with the experts' weights beside each token", "nano_think.cli.generate:main"
     ),
+    "infill": Verb("fill a gap in a text by the diffuser, in sight of both sides", "nano_think.cli.infill:main"),
     "data": Verb("what the text is: stats, preview, check", "nano_think.cli.data:main"),
     "memory": Verb("what conversations have left: stats, search, forget, sleep, export", "nano_think.cli.memory:main"),
     "export": Verb("a Hugging Face folder, compared with the model", "nano_think.cli.export:main"),

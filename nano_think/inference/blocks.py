@@ -81,11 +81,13 @@ def fill_gap(
     size: int,
     steps: int = 10,
     generator: torch.Generator | None = None,
+    block: int | None = None,
 ) -> Tensor:
     """`size` tokens between what comes before and what comes after, (B, K), in sight of both.
 
     What follows the gap is read first, at its own positions, as in training (`infill_share`): rows behind the gap have
-    then never seen it, and nothing leaks.
+    then never seen it, and nothing leaks. A gap of more than `block` tokens is filled block after block, each in sight
+    of those before it.
     """
     B, suffix = after_BT.shape
     timeline = Timeline(B, before_BT.shape[1] + suffix + size, before_BT.device)
@@ -94,4 +96,9 @@ def fill_gap(
     if suffix:
         documents_BT = documents_BT[:, -1:].expand(-1, suffix)
         expert.extend(head.embed(after_BT), timeline.append(documents_BT), cache, shift=size)
-    return draw_block(expert, head, timeline, cache, size, steps, generator, shift=-suffix)
+    drawn = [draw_block(expert, head, timeline, cache, min(block or size, size), steps, generator, shift=-suffix)]
+    while (left := size - sum(part.shape[1] for part in drawn)) > 0:
+        documents_BT = documents_BT[:, -1:].expand(-1, drawn[-1].shape[1])
+        expert.extend(head.embed(drawn[-1]), timeline.append(documents_BT), cache, shift=-suffix)
+        drawn.append(draw_block(expert, head, timeline, cache, min(block or size, left), steps, generator, -suffix))
+    return torch.cat(drawn, dim=1)

@@ -31,7 +31,8 @@ class Engine:
     """Answers requests, up to `rows` of them at once; the others wait in the order in which they came.
 
     `step` draws one token for each running request, and between two steps requests join and leave. An answer does not
-    depend on who else is answered (up to rounding): every request draws with a generator of its own seed.
+    depend on who else is answered (up to rounding): every request draws with a generator of its own seed. Without
+    `memories` every request is answered as with its memory off.
 
     One thread owns an engine: it alone calls `step` and `stream`. `submit` and `cancel` may be called from any thread;
     they only leave a note for the next step.
@@ -72,8 +73,6 @@ class Engine:
             wrong = [token for token in ids if not 0 <= token < vocabulary]
             if wrong:
                 raise UsageError(f"{name}: wanted ids from 0 to {vocabulary - 1}, got {wrong[0]}")
-        if request.memory != "off" and self.memories is None:
-            raise UsageError(f"memory: wanted 'off', for this engine has none, got '{request.memory}'")
         running = _Running(next(self._ids), request)
         self._waiting.append(running)
         return running.id

@@ -56,7 +56,7 @@ class Turn:
     def __init__(self, memories: Memories, request: Request):
         self._memories, self._writes = memories, request.memory == "read-write"
         self._said = memories.conversations(request.namespace)
-        self._before = self._said.clock
+        self._before, self._spoken = self._said.clock, len(self._said) > 0
         self._read, self._keys = 0, list[np.ndarray]()
 
     def note(self, hidden_TD: Tensor, read: int) -> None:
@@ -73,26 +73,30 @@ class Turn:
         if not gate.share:
             return logits_V
         neighbours = self._search(to_key(hidden_D)[None].cpu().numpy())
-        if not neighbours.found[0]:
+        if neighbours is None or not neighbours.found[0]:
             return logits_V
         return mix_distribution(logits_V.float().softmax(dim=-1).cpu(), neighbours, gate).log().to(logits_V.device)
 
-    def _search(self, query_1D: np.ndarray) -> Neighbours:
-        """The nearest of both memories together; conversations as they were when the turn began."""
-        found = self._said.search(query_1D, NEIGHBOURS, self._before)
-        parts = [(found.similarity, found.value, found.weight)]
-        store = self._memories.store
-        if store is not None:
+    def _search(self, query_1D: np.ndarray) -> Neighbours | None:
+        """The nearest of both memories together; conversations as they were when the turn began. None of two empty
+        ones.
+        """
+        parts, store = [], self._memories.store
+        if self._spoken:
+            found = self._said.search(query_1D, NEIGHBOURS, self._before)
+            parts.append([found.similarity, found.value, found.weight])
+        if store is not None and len(store):
             similarity_1k, entry_1k = store.find(query_1D, NEIGHBOURS)
-            parts.append((similarity_1k, store.values_of(entry_1k), store.weights_of(entry_1k)))
-        similarity, value, weight = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
-        return Neighbours(
-            **{
-                name: torch.from_numpy(np.take_along_axis(column, nearest, axis=1))
-                for name, column in (("similarity", similarity), ("value", value), ("weight", weight))
-            }
-        )
+            parts.append([similarity_1k, store.values_of(entry_1k), store.weights_of(entry_1k)])
+        if not parts:
+            return None
+        columns = parts[0]
+        if len(parts) == 2:
+            columns = [np.concatenate(part, axis=1) for part in zip(*parts, strict=True)]
+            nearest = np.argsort(-columns[0], axis=1, kind="stable")[:, :NEIGHBOURS]
+            columns = [np.take_along_axis(column, nearest, axis=1) for column in columns]
+        similarity, value, weight = map(torch.from_numpy, columns)
+        return Neighbours(similarity=similarity, value=value, weight=weight)
 
     def finish(self, tokens: Sequence[int]) -> None:
         """Remember a finished turn: its text, as far as the namespace does not remember it yet.

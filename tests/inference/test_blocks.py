@@ -130,3 +130,18 @@ def test_a_gap_is_filled_as_training_read_it():
     filled = fill_gap(expert, head, before, after, START, size, steps=2, generator=seeded(0))
     assert filled.shape == (2, size)
     torch.testing.assert_close(seen[0], whole, **TOLERANCE)
+
+
+def test_a_long_gap_is_filled_block_after_block():
+    """A gap of one block is as before; the second block of a longer one sees the first, and what comes after."""
+    expert, head, before, after = tiny_diffuser(), tiny_head(), draw_tokens(2, 7), draw_tokens(2, 6, (), seed=2)
+    whole = fill_gap(expert, head, before, after, START, 8, generator=seeded(5), block=4)
+    assert whole.shape == (2, 8)
+    one = fill_gap(expert, head, before, after, START, 4, generator=seeded(5))
+    assert torch.equal(one, fill_gap(expert, head, before, after, START, 4, generator=seeded(5), block=4))
+    seen = []
+    answer = expert.answer
+    expert.answer = lambda *a: seen.append(a[2]) or answer(*a)  # type: ignore[method-assign]
+    fill_gap(expert, head, before, after, START, 10, steps=1, generator=seeded(5), block=4)
+    assert [span.end - span.first for span in seen] == [4, 4, 2]
+    assert [span.first for span in seen] == [13, 17, 21]

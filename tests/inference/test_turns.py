@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nano_think.core.errors import StorageError, UsageError
+from nano_think.core.errors import StorageError
 from nano_think.inference.engine import Engine
 from nano_think.inference.remembering import Memories, find_beginning
 from nano_think.inference.request import Event, Request
@@ -201,9 +201,9 @@ def test_an_answer_stands_when_the_disk_refuses(model: NanoThink, opened: Opened
     assert len(answer(events)) == 3 and last(events).finish == "length" and "no space" in last(events).error
 
 
-def test_an_engine_without_memories_says_so(model: NanoThink):
-    with pytest.raises(UsageError, match="memory"):
-        Engine(model, Letters(), 8).submit(Request(prompt=(START,), memory="read"))
+def test_an_engine_without_memories_answers_as_with_memory_off(model: NanoThink, opened: Opened):
+    without = Engine(model, Letters(), 64)
+    assert say(without, 3, 4) == say(engine(model, opened), 3, 4, memory="off")
 
 
 TEXTS = st.lists(st.lists(st.integers(0, 1), min_size=2, max_size=7), max_size=4)
