@@ -14,10 +14,11 @@ class Speaker(PythonModel):
     def load_context(self, context: Any) -> None:
         self.talker = load(context.artifacts["model"])
 
-    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[str]:
-        wanted = params or {}
+    def predict(self, context, model_input, params=None):
+        """Without types: MLflow would make a signature out of them, one that has no params."""
+        texts, wanted = model_input.iloc[:, 0].tolist(), params or {}
         length = int(wanted.get("max_new_tokens", 64))
-        return [self._say(text, length, bool(wanted.get("chat"))) for text in model_input]
+        return [self._say(text, length, bool(wanted.get("chat"))) for text in texts]
 
     def _say(self, text: str, length: int, chat: bool) -> str:
         if not chat:
