@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 RUN = Verb(
     "the whole pipeline: text -> experts -> mixture -> report; what is finished is not done again", "flows.cli:run"
 )
+UP = Verb("start Prefect's server with a worker, and MLflow's pages, in the background", "flows.up:up")
+DOWN = Verb("stop what up has started", "flows.up:down")
 
 
 def run(arguments: list[str]) -> int:
@@ -49,10 +51,10 @@ def run(arguments: list[str]) -> int:
 def run_locally(
     preset: str, overrides: dict[str, Any], root: Path, select: dict[str, Any] | None = None
 ) -> "dict[str, Artifact]":
-    """Run the full pipeline, or the stages that `select` chooses, on Prefect's temporary API."""
-    from flows.local import temporary_api
+    """Run the full pipeline, or the stages that `select` chooses, here: told to the server of `up`, or a temporary."""
+    from flows.local import prefect_api
 
-    with temporary_api(root) as wait_for_api:
+    with prefect_api(root) as wait_for_api:
         from flows.full_pipeline import full_pipeline
         from nano_think.stages.tracking import make_store
 

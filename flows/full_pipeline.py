@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from prefect import Task, flow
 from prefect.futures import PrefectFuture
 
-from nano_think.core.config import parse
+from flows.attended import attended
+from flows.parameters import Overrides, Preset, Select
+from flows.run_page import publish
+from nano_think.core.config import parse, to_dict
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.outlook import ready
 from nano_think.stages.pipeline import Node, load, plan, title
@@ -35,22 +37,26 @@ TASKS = {task.name: task for task in STAGES}
 
 @flow(name="full-pipeline", flow_run_name="{preset}", validate_parameters=False, persist_result=False)
 def full_pipeline(
-    preset: str = "micro", overrides: dict[str, Any] | None = None, root: str = "artifacts",
-    select: dict[str, list[str]] | None = None,
-) -> dict[str, Artifact]:  # fmt: skip
+    preset: Preset = "micro", overrides: Overrides = None, root: str = "artifacts", select: Select = None
+) -> dict[str, Artifact]:
     """Run every stage of a preset, or those that `select` chooses, the experts at once; return the artifacts by stage.
 
-    overrides: nested settings laid over the preset, as in a configuration file.
-    select: {"first" | "until" | "only" | "force": [names of stages]}, as in `nano_think.stages.selection`.
+    Args:
+        preset: Which settings to start from.
+        overrides: Settings laid over the preset, as in a configuration file.
+        root: Folder that all artifacts go to.
+        select: Names of stages under first, until, only or force; without any, all stages.
     """
     config, selection = load(preset, overrides or {}), parse(Selection, select or {}, "select")
-    nodes = plan(config, title(preset, config))
+    name = title(preset, config)
+    nodes = plan(config, name)
     chosen = selection.choose(nodes)
-    with open_session(Path(root), preset, config, selection.force) as session:
+    with open_session(Path(root), preset, config, selection.force) as opened, attended(opened) as session:
         given = ready(nodes, session.root, chosen)
         artifacts = given | walk({name: nodes[name] for name in chosen}, session, given)
         if artifacts.keys() == nodes.keys():
             session.finish(artifacts)
+        publish(name, to_dict(config), session, artifacts)
     return artifacts
 
 

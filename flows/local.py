@@ -13,10 +13,13 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from nano_think.core.errors import ChildError, storage
+from flows.history import history_client, unfinished
+from flows.settings import ELSEWHERE, quiet_settings
+from flows.stack import api, running_api
+from nano_think.core.errors import ChildError
 
 START_SECONDS, SETTLE_SECONDS, STOP_SECONDS = 120.0, 30.0, 5.0
 # For a run that was stopped or has failed: people wait for it to leave.
@@ -29,6 +32,25 @@ uvicorn.run("prefect.server.api.server:create_app", factory=True, fd={descriptor
 
 
 @contextlib.contextmanager
+def prefect_api(root: Path) -> Iterator[Callable[[], None]]:
+    """The Prefect API for a run in this process: of `up` if it runs in this folder, else a temporary one."""
+    running = running_api()
+    if running is None:
+        with temporary_api(root) as wait:
+            yield wait
+        return
+    _settle_in(root)
+    os.environ["PREFECT_API_URL"] = running
+    try:
+        yield lambda: None
+    except BaseException:
+        from flows.watch import tell_cancelled
+
+        tell_cancelled()
+        raise
+
+
+@contextlib.contextmanager
 def temporary_api(root: Path) -> Iterator[Callable[[], None]]:
     """A Prefect API for the block, and this process's settings for it; to be entered before Prefect is imported.
 
@@ -38,44 +60,35 @@ def temporary_api(root: Path) -> Iterator[Callable[[], None]]:
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        os.environ |= _settings(root)
+        _settle_in(root)
         server = _start(listener)
-    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    answered = threading.Event()
+    os.environ["PREFECT_API_URL"] = api(port)
+    answered, begun = threading.Event(), datetime.now(UTC)
 
     def wait() -> None:
         _await(server, port)
-        _close_dead_runs()
         answered.set()
 
     try:
         yield wait
-        _settle(SETTLE_SECONDS)
+        _settle(SETTLE_SECONDS, begun)
     except BaseException:
         if answered.is_set():
-            _settle(HURRIED_SETTLE_SECONDS)
+            _settle(HURRIED_SETTLE_SECONDS, begun)
         _stop(server, HURRIED_STOP_SECONDS)
         raise
     finally:
         _stop(server, STOP_SECONDS)
 
 
-def _settings(root: Path) -> dict[str, str]:
-    """Prefect's home under `root`, quiet, no telemetry, whatever the user's own settings say."""
-    home = (root / ".prefect").resolve()
-    with storage(home):
-        home.mkdir(parents=True, exist_ok=True)
-    for name in ("PREFECT_PROFILE", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"):
+def _settle_in(root: Path) -> None:
+    """This process's settings for a run in a terminal, which tells by itself how far it is."""
+    for name in ELSEWHERE:
         os.environ.pop(name, None)
-    return {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    os.environ |= quiet_settings(root) | {
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_ENABLED": "false",
-        "PREFECT_PLUGINS_ENABLED": "false",
-        "DO_NOT_TRACK": "true",
     }
 
 
@@ -109,36 +122,17 @@ def _await(server: subprocess.Popen, port: int) -> None:
     raise ChildError("Prefect's temporary API did not start; run again, and if it stays so remove .prefect in the root")
 
 
-def _close_dead_runs() -> None:
-    """Before a run begins: what is unfinished in the history of its root was killed before it could say so."""
-    from prefect.client.orchestration import get_client
-    from prefect.states import Crashed, State
+def _settle(seconds: float, begun: datetime) -> None:
+    """Wait, at most so long, until no task of a run since `begun` is unfinished in Prefect's history."""
+    with contextlib.suppress(Exception), history_client() as client:
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterStartTime
 
-    killed: State = Crashed(message="its process was killed")
-    with contextlib.suppress(Exception), get_client(sync_client=True) as client:
-        for task_run in client.read_task_runs(task_run_filter=_unfinished("Task")):
-            client.set_task_run_state(task_run.id, killed, force=True)
-        for flow_run in client.read_flow_runs(flow_run_filter=_unfinished("Flow")):
-            client.set_flow_run_state(flow_run.id, killed, force=True)
-
-
-def _settle(seconds: float) -> None:
-    """Wait, at most so long, until no task run is unfinished in Prefect's history."""
-    from prefect.client.orchestration import get_client
-
-    deadline = time.monotonic() + seconds
-    with contextlib.suppress(Exception), get_client(sync_client=True) as client:
-        while time.monotonic() < deadline and client.read_task_runs(task_run_filter=_unfinished("Task"), limit=1):
+        ours = FlowRunFilter(start_time=FlowRunFilterStartTime.model_validate({"after_": begun}))
+        deadline, tasks = time.monotonic() + seconds, unfinished("Task")
+        while time.monotonic() < deadline and client.read_task_runs(
+            flow_run_filter=ours, task_run_filter=tasks, limit=1
+        ):
             time.sleep(0.1)
-
-
-def _unfinished(what: str) -> Any:
-    """The filter for "Task" or "Flow" runs that are not in a final state."""
-    from prefect.client.schemas import filters
-    from prefect.client.schemas.objects import StateType
-
-    run, state, kind = (getattr(filters, f"{what}RunFilter{part}") for part in ("", "State", "StateType"))
-    return run(state=state(type=kind(any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])))
 
 
 def _stop(server: subprocess.Popen, seconds: float) -> None:

@@ -97,12 +97,14 @@ class Commands:
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         """The command under way, in a session of its own, with pipes for what it says."""
-        environment = (
-            os.environ | {"NANO_THINK_MARK": self.mark} | ({"PYTHONPATH": str(self.code)} if self.code else {})
-        )
         command = [sys.executable, "-m", "nano_think", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **pipes)
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment(), start_new_session=True, **pipes)
+
+    def environment(self) -> dict[str, str]:
+        """That of the tests, the mark, and `code` before all other places that modules come from."""
+        path = os.pathsep.join(filter(None, [str(self.code), os.environ.get("PYTHONPATH")]))
+        return os.environ | {"NANO_THINK_MARK": self.mark} | ({"PYTHONPATH": path} if self.code else {})
 
     def __call__(self, *arguments: object, timeout: float = 280) -> subprocess.CompletedProcess[str]:
         """The command, run to its end."""

@@ -27,7 +27,7 @@ class Config:
     """
 
     __slots__ = ()
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
 _adapter: Callable[[type], pydantic.TypeAdapter] = functools.cache(pydantic.TypeAdapter)

@@ -46,6 +46,10 @@ class Plain(Quiet):
         self._told: dict[str, float] = {}
         self._guard = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """On its way to a process of a cluster: there it writes to its own standard error."""
+        return Plain, ()
+
     def start(self, stage: str) -> None:
         self.note(f"{stage}: started")
 

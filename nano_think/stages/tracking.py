@@ -99,6 +99,12 @@ def open_tracker(root: Path, name: str) -> "Tracker":
     return Run(client, uri, run, experiment, root=tags["root"])
 
 
+def end_dead_runs(root: Path) -> None:
+    """Close what is open in the store of `root` though its processes were killed; whoever calls holds the root."""
+    client, _, experiment = make_store(root)
+    _end_dead_runs(client, experiment, root)
+
+
 def _end_dead_runs(client: Any, experiment: str, root: Path) -> None:
     """Runs that are open though their root's lock is ours were killed before they could say so."""
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
@@ -134,6 +140,10 @@ class Run(NoTracker):
     root: str = ""
     _points: list[Any] = field(default_factory=list)
     _written: float = field(default_factory=time.monotonic)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """On its way to a process of a cluster: it opens the same run of the same store there."""
+        return _reopen, (self.uri, self.run, self.experiment, self.prefix, self.root)
 
     def params(self, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -184,6 +194,12 @@ class Run(NoTracker):
         self.flush()
         with _harmless():
             self.client.set_terminated(self.run, status)
+
+
+def _reopen(uri: str, run: str, experiment: str, prefix: str, root: str) -> Run:
+    from mlflow.tracking import MlflowClient
+
+    return Run(MlflowClient(tracking_uri=uri), uri, run, experiment, prefix, root)
 
 
 def status_of(error: BaseException) -> str:

@@ -2,14 +2,13 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.checkout import copy_checkout
+
 TOY = '''
 """The toy expert: a gated mean over everything before.
 
@@ -70,12 +69,7 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """This checkout, and one file more."""
-    folder = tmp_path_factory.mktemp("checkout")
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0"):
-        if name and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    folder = copy_checkout(tmp_path_factory.mktemp("checkout"))
     (folder / "nano_think" / "experts" / "toy.py").write_text(TOY)
     return folder
 

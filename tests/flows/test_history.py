@@ -1,0 +1,87 @@
+"""Which runs in Prefect's history are closed by whom; the history is a list."""
+
+import contextlib
+import uuid
+from types import SimpleNamespace
+
+import pytest
+from prefect.states import Cancelling, Pending, Running, Scheduled
+
+from flows import history
+from nano_think.stages.session import hold
+
+
+class Client:
+    """What is asked of Prefect's client; `closed` is what it was told."""
+
+    def __init__(self):
+        self.runs, self.closed, self.tasks = [], {}, []
+
+    def add(self, state, root="artifacts", deployed=False):
+        deployment = uuid.uuid4() if deployed else None
+        run = SimpleNamespace(id=uuid.uuid4(), state=state, parameters={"root": str(root)}, deployment_id=deployment)
+        self.runs.append(run)
+        return run.id
+
+    def read_flow_runs(self, **_):
+        return self.runs
+
+    def read_task_runs(self, **_):
+        return [SimpleNamespace(id="a task")]
+
+    def set_task_run_state(self, task, state, force):
+        self.tasks.append(state.name)
+
+    def set_flow_run_state(self, run, state, force):
+        self.closed[run] = state.name
+
+
+@pytest.fixture
+def client(monkeypatch, tmp_path):
+    made = Client()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(history, "history_client", lambda: contextlib.nullcontext(made))
+    return made
+
+
+def test_a_run_closes_the_dead_of_its_root_and_no_other(client, tmp_path):
+    """Not itself, not those of another root, not what waits for a worker."""
+    dead, own = client.add(Running(), tmp_path / "one"), client.add(Running(), tmp_path / "one")
+    client.add(Running(), tmp_path / "two")
+    client.add(Pending(), tmp_path / "one", deployed=True)
+    client.add(Scheduled(), tmp_path / "one", deployed=True)
+    killed_early = client.add(Pending(), "one")
+    history.close_dead_runs(tmp_path / "one", str(own))
+    assert client.closed == {dead: "Crashed", killed_early: "Crashed"}
+    assert client.tasks == ["Crashed", "Crashed"]
+
+
+def test_who_was_to_be_cancelled_is_cancelled(client, tmp_path):
+    asked = client.add(Cancelling(), tmp_path)
+    history.close_dead_runs(tmp_path, None)
+    assert client.closed == {asked: "Cancelled"}
+
+
+def test_before_there_is_a_worker_all_but_held_roots_are_closed(client, tmp_path):
+    """A run in a terminal goes on while the server is started anew; what is only scheduled waits."""
+    dead, gone = (
+        client.add(Running(), tmp_path / "one", deployed=True),
+        client.add(Pending(), tmp_path / "no such folder"),
+    )
+    (tmp_path / "one").mkdir()
+    client.add(Scheduled(), tmp_path / "one", deployed=True)
+    alive = client.add(Running(), tmp_path / "two")
+    with hold(tmp_path / "two"):
+        roots = history.close_all_dead_runs()
+    assert client.closed == {dead: "Crashed", gone: "Crashed"} and alive not in client.closed
+    assert roots == [tmp_path / "one"]
+    assert not (tmp_path / "no such folder").exists()
+
+
+def test_a_history_that_cannot_be_read_stops_nobody(monkeypatch, tmp_path):
+    def broken():
+        raise OSError("no API")
+
+    monkeypatch.setattr(history, "history_client", broken)
+    history.close_dead_runs(tmp_path, None)
+    assert history.close_all_dead_runs() == []
