@@ -9,9 +9,11 @@ from pathlib import Path
 
 from nano_think.core import process
 from nano_think.core.config import flatten, to_dict
+from nano_think.core.device import gpu_memory, pick_device
 from nano_think.core.errors import StorageError, storage
 from nano_think.core.files import lock
 from nano_think.core.progress import choose_progress
+from nano_think.core.slots import USUAL, Slots, shared_folder
 from nano_think.data.stand_ins import settle
 from nano_think.stages.artifact import Artifact, write_latest
 from nano_think.stages.pipeline import PipelineConfig
@@ -120,9 +122,21 @@ def open_session(root: Path, name: str, config: PipelineConfig, force: Collectio
             tracker = open_tracker(root, name)
             tracker.params(dict(flatten(to_dict(config))))
             with _ended(tracker):
-                yield Session(root, Context(progress, tracker, force=frozenset(force)))
+                slots = _slots(root, config)
+                yield Session(root, Context(progress, tracker, force=frozenset(force), slots=slots))
         finally:
             progress.stop()
+
+
+def _slots(root: Path, config: PipelineConfig) -> Slots:
+    """The GPUs of this machine, shared with all its runs; a CPU is shared only if that is asked for."""
+    gpus = gpu_memory() if pick_device(config.compute.device).type == "cuda" else {}
+    each = config.at_once or USUAL
+    if config.compute.processes > 1:
+        gpus = {"all": sum(gpus.values())} if gpus else {}
+    if gpus:
+        return Slots(shared_folder(), gpus, each)
+    return Slots(root / ".slots", {"cpu": None}, each) if config.at_once else Slots()
 
 
 @contextlib.contextmanager
