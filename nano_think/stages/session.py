@@ -11,12 +11,16 @@ from nano_think.core import process
 from nano_think.core.config import flatten, to_dict
 from nano_think.core.device import gpu_memory, pick_device
 from nano_think.core.errors import StorageError, storage
-from nano_think.core.files import lock
+from nano_think.core.files import lock, read_json
 from nano_think.core.progress import choose_progress
+from nano_think.core.provenance import provenance
 from nano_think.core.slots import USUAL, Slots, shared_folder
 from nano_think.data.stand_ins import settle
 from nano_think.stages.artifact import Artifact, write_latest
+from nano_think.stages.contest import contend
+from nano_think.stages.evaluate import SAMPLES
 from nano_think.stages.pipeline import PipelineConfig
+from nano_think.stages.runs import FinishedRun
 from nano_think.stages.stage import Context
 from nano_think.stages.tracking import Tracker, open_tracker, status_of
 
@@ -40,6 +44,16 @@ class Session:
         tracker = self.context.tracker
         tracker.metrics(dict(_figures(results)), results["tokens"])
         tracker.tags({f"key.{name}": artifact.key for name, artifact in artifacts.items()})
+        verdict = contend(FinishedRun(artifacts["report"]), self.root)
+        figures = {name: verdict[name] for name in ("change", "low", "high") if verdict.get(name) is not None}
+        tracker.metrics({f"champion/{name}": value for name, value in figures.items()}, results["tokens"])
+        tracker.tags({"champion": f"{'moved' if verdict['moved'] else 'stays'}: {verdict['why']}"} | provenance())
+        tracker.tags({"data": artifacts["ingest"].digest})
+        tracker.record(
+            {"sources": artifacts["ingest"].summary["sources"], "digest": artifacts["ingest"].digest},
+            read_json(artifacts["evaluate"].path / SAMPLES),
+            {"place": artifacts["router"].path, "digest": artifacts["router"].digest, "verdict": verdict},
+        )
         for name in ("evaluate", "report"):
             tracker.files(artifacts[name].path)
 

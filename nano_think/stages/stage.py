@@ -27,8 +27,8 @@ WORK = "work"
 @dataclasses.dataclass(frozen=True)
 class Context:
     """What a stage may use beside its configuration and inputs: where to tell people and MLflow what is going on, which
-    stages are made though they are there, and, as the run goes on, which of them had nothing to do; and the devices that
-    its trainings share.
+    stages are made though they are there, and, as the run goes on, which of them had nothing to do; and the devices
+    that its trainings share.
     """
 
     progress: Progress = dataclasses.field(default_factory=Quiet)
