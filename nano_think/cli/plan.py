@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nano_think.cli.pipeline import PlanArguments, pipeline_arguments
-from nano_think.core.console import clean, console
+from nano_think.core.console import clean, console, size
 from nano_think.core.progress import format_seconds
 from nano_think.stages.outlook import Outlook, look, seconds_of
 
@@ -49,7 +49,7 @@ def _table(found: Mapping[str, Outlook]) -> Table:
         style = "" if one.chosen else "dim"
         table.add_row(
             clean(one.name), Text(one.state, style=COLOURS[one.state] if one.chosen else "dim"),
-            _time(one.seconds), _size(one.memory), clean(_why(one)), style=style,
+            _time(one.seconds), size(one.memory) if one.memory else "", clean(_why(one)), style=style,
         )  # fmt: skip
     return table
 
@@ -70,15 +70,11 @@ def _time(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else format_seconds(seconds)
 
 
-def _size(count: int | None) -> str:
-    return "" if count is None else f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
-
-
 def _summary(found: Mapping[str, Outlook], seconds: float, known: bool, memory: Any) -> str:
     count = sum(one.runs for one in found.values())
     if not count:
         return "nothing to do: every stage that was asked for is up to date"
     least = "" if known else "more than "
-    most = f", the largest training in {_size(memory)}" if memory else ""
+    most = f", the largest training in {size(memory)}" if memory else ""
     took = f"{least}{_time(seconds)}" if seconds or known else "an unknown time: nothing like it has been made here"
     return f"{count} of {len(found)} stages would be made, in {took}{most} (times and sizes of earlier runs)"

@@ -24,6 +24,12 @@ class Verb:
 VERBS = {
     "dag": Verb("the graph of stages, for the terminal, Mermaid or Graphviz", "nano_think.cli.dag:main"),
     "lineage": Verb("what an artifact was made of, back to the text", "nano_think.cli.lineage:main"),
+    "compare": Verb("two finished runs side by side: settings, figures, losses", "nano_think.cli.compare:main"),
+    "completion": Verb(
+        "a script that completes verbs and flags in bash, zsh or fish", "nano_think.cli.completion:main"
+    ),
+    "doctor": Verb("versions, ports, disk, devices, compiler: what a run needs", "nano_think.cli.doctor:main"),
+    "gc": Verb("remove artifacts that no run to be kept was made of", "nano_think.cli.gc:main"),
     "plan": Verb("what a run would do, stage by stage, and why; nothing is made", "nano_think.cli.plan:main"),
     "generate": Verb(
         "write on from a prompt, with the experts' weights beside each token", "nano_think.cli.generate:main"

@@ -47,3 +47,11 @@ def console() -> "Console":
         sys.stdout.reconfigure(errors="replace")
     width = None if sys.stdout.isatty() else WIDE
     return Console(markup=False, highlight=False, emoji=False, width=width)
+
+
+def size(count: float) -> str:
+    """Bytes in powers of ten."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.2f} {name}"
+    return f"{count:.0f} B"

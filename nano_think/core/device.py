@@ -105,6 +105,12 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def gpu_memory() -> dict[str, int]:
+    """The GPUs that this process sees, and the memory of each (bytes)."""
+    there = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    return {f"cuda{index}": torch.cuda.get_device_properties(index).total_memory for index in there}
+
+
 def share_threads(wanted: int, trainings: int) -> int:
     """Threads for one of `trainings` that run at once: all cores shared, at least one each."""
     return wanted or max(1, (os.cpu_count() or 1) // max(1, trainings))

@@ -175,6 +175,11 @@ def stop_all() -> None:
             _signal(process, signal.SIGKILL)
 
 
+def stopping() -> bool:
+    """Whether `stop_all` was called: nothing new is to begin."""
+    return _stopping.is_set()
+
+
 def allow_again() -> None:
     """Forget an earlier `stop_all`, at the start of a run."""
     _stopping.clear()

@@ -64,6 +64,10 @@ class Dense(TrainingStage):
         kinds = (KIND, *(one.kind for one in self.config.experts))
         return [__name__, "nano_think.stages.mixture", "nano_think.stages.training", *expert_modules(*kinds)]
 
+    def memory(self, inputs: Inputs) -> int:
+        """That of the experts together, whose size it has."""
+        return sum(Pretrain(one).memory(inputs) for one in self.config.experts)
+
     def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict[str, Any]:
         job, tokens, head = self.config, inputs["tokens"], load_head(inputs["embedding"].path)
         cost = mixture_cost(job, tokens, head, trainer)

@@ -62,6 +62,9 @@ class PipelineConfig(Config):
     """What all parts share."""
     compute: ComputeConfig = ComputeConfig()
     """Device, precision and threads."""
+    at_once: int = 0
+    """Trainings at once on each device; 0 is as many as there are on a CPU, and on a GPU three if they fit into its
+    memory. Digests do not depend on it (trainings)."""
     ingest: IngestConfig = IngestConfig()
     """The text."""
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -88,6 +91,8 @@ class PipelineConfig(Config):
         unknown = [name for name in self.members if name not in EXPERTS]
         if unknown:
             raise ValueError(f"members: unknown expert '{unknown[0]}'.{nearest(unknown[0], EXPERTS)}")
+        if self.at_once < 0:
+            raise ValueError(f"at_once: wanted 0 or more, got {self.at_once}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: wanted 0 to {2**63 - 1}, got {self.seed}")
         if not self.members or len(set(self.members)) < len(self.members):

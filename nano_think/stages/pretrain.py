@@ -17,6 +17,7 @@ from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Inputs
 from nano_think.stages.tracking import Tracker
 from nano_think.stages.training import Trainer, TrainingStage
+from nano_think.training.estimate import memory_needed
 from nano_think.training.loop import TrainConfig, seed_everything
 from nano_think.training.objectives.expert import ExpertObjective
 
@@ -70,6 +71,13 @@ class Pretrain(TrainingStage):
 
     def modules(self) -> list[str]:
         return [__name__, "nano_think.stages.training", *expert_modules(self.config.kind)]
+
+    def memory(self, inputs: Inputs) -> int:
+        job = self.config
+        head, start = load_head(inputs["embedding"].path), inputs["tokens"].summary["start_token"]
+        objective = ExpertObjective(build_expert(job.kind, job.expert, job.space.width), head, start)
+        windows = job.train.batch / job.train.accumulate
+        return memory_needed(objective, job.space.window, windows, job.train.optim, job.train.checkpoint_layers)
 
     def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict[str, Any]:
         job, tokens, embedding = self.config, inputs["tokens"], inputs["embedding"]

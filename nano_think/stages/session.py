@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nano_think.core import process
-from nano_think.core.config import Config, flatten, to_dict
+from nano_think.core.config import flatten, to_dict
+from nano_think.core.device import gpu_memory, pick_device
 from nano_think.core.errors import StorageError, storage
-from nano_think.core.files import lock
+from nano_think.core.files import lock, read_json
 from nano_think.core.progress import choose_progress
+from nano_think.core.provenance import provenance
+from nano_think.core.slots import USUAL, Slots, shared_folder
 from nano_think.stages.artifact import Artifact, write_latest
+from nano_think.stages.chat_pipeline import ChatConfig
+from nano_think.stages.contest import contend
+from nano_think.stages.evaluate import SAMPLES
 from nano_think.stages.ingest import Ingest
 from nano_think.stages.pipeline import PipelineConfig
+from nano_think.stages.runs import FinishedRun
 from nano_think.stages.stage import Context
 from nano_think.stages.tracking import Tracker, open_tracker, status_of
 
@@ -38,6 +45,16 @@ class Session:
         tracker = self.context.tracker
         tracker.metrics(dict(_figures(results)), results["tokens"])
         tracker.tags({f"key.{name}": artifact.key for name, artifact in artifacts.items()})
+        verdict = contend(FinishedRun(artifacts["report"]), self.root)
+        figures = {name: verdict[name] for name in ("change", "low", "high") if verdict.get(name) is not None}
+        tracker.metrics({f"champion/{name}": value for name, value in figures.items()}, results["tokens"])
+        tracker.tags({"champion": f"{'moved' if verdict['moved'] else 'stays'}: {verdict['why']}"} | provenance())
+        tracker.tags({"data": artifacts["ingest"].digest})
+        tracker.record(
+            {"sources": artifacts["ingest"].summary["sources"], "digest": artifacts["ingest"].digest},
+            read_json(artifacts["evaluate"].path / SAMPLES),
+            {"place": artifacts["router"].path, "digest": artifacts["router"].digest, "verdict": verdict},
+        )
         for name in ("evaluate", "report"):
             tracker.files(artifacts[name].path)
 
@@ -113,7 +130,9 @@ def _take(root: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_session(root: Path, name: str, config: Config, force: Collection[str] = ()) -> Iterator[Session]:
+def open_session(
+    root: Path, name: str, config: PipelineConfig | ChatConfig, force: Collection[str] = ()
+) -> Iterator[Session]:
     """Hold the root for the block; whatever ends it, no process stays behind and MLflow hears the truth.
 
     force: stages that are made again though they are up to date.
@@ -125,9 +144,23 @@ def open_session(root: Path, name: str, config: Config, force: Collection[str] =
             tracker = open_tracker(root, name)
             tracker.params(dict(flatten(to_dict(config))))
             with _ended(tracker):
-                yield Session(root, Context(progress, tracker, force=frozenset(force)))
+                slots = _slots(root, config)
+                yield Session(root, Context(progress, tracker, force=frozenset(force), slots=slots))
         finally:
             progress.stop()
+
+
+def _slots(root: Path, config: PipelineConfig | ChatConfig) -> Slots:
+    """The GPUs of this machine, shared with all its runs; a CPU is shared only if that is asked for."""
+    gpus = gpu_memory() if pick_device(config.compute.device).type == "cuda" else {}
+    # The trainings of a chat run come one after the other.
+    at_once = config.at_once if isinstance(config, PipelineConfig) else 0
+    each = at_once or USUAL
+    if config.compute.processes > 1:
+        gpus = {"all": sum(gpus.values())} if gpus else {}
+    if gpus:
+        return Slots(shared_folder(), gpus, each)
+    return Slots(root / ".slots", {"cpu": None}, each) if at_once else Slots()
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from nano_think.core.config import Config, to_dict
 from nano_think.core.errors import ArtifactError, storage
 from nano_think.core.files import digest
 from nano_think.core.progress import Progress, Quiet
+from nano_think.core.slots import Slots
 from nano_think.stages.artifact import MANIFEST, Artifact, discard, open_artifact, seal
 from nano_think.stages.modules import digest_modules, read_modules
 from nano_think.stages.tracking import NoTracker, Tracker
@@ -26,13 +27,15 @@ WORK = "work"
 @dataclasses.dataclass(frozen=True)
 class Context:
     """What a stage may use beside its configuration and inputs: where to tell people and MLflow what is going on, which
-    stages are made though they are there, and, as the run goes on, which of them had nothing to do.
+    stages are made though they are there, and, as the run goes on, which of them had nothing to do; and the devices
+    that its trainings share.
     """
 
     progress: Progress = dataclasses.field(default_factory=Quiet)
     tracker: Tracker = dataclasses.field(default_factory=NoTracker)
     force: frozenset[str] = frozenset()
     fresh: set[str] = dataclasses.field(default_factory=set)
+    slots: Slots = Slots()
 
 
 class Stage(ABC):

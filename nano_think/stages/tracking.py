@@ -10,13 +10,14 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nano_think.core.errors import Interrupted, StorageError
 from nano_think.core.files import lock
+from nano_think.stages.tracking_records import log_samples, log_text, register
 
 EXPERIMENT = "nano_think"
 URI, RUN, PREFIX = (f"NANO_THINK_TRACKING_{name}" for name in ("URI", "RUN", "PREFIX"))
@@ -38,6 +39,11 @@ class NoTracker:
 
     def files(self, folder: Path) -> None:
         """Keep the files of a folder with the run."""
+
+    def record(self, text: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> None:
+        """The run's text {"sources", "digest"}, what the mixture wrote, and the mixture itself {"place", "digest",
+        "verdict"}.
+        """
 
     @contextlib.contextmanager
     def child(self, name: str) -> Iterator["NoTracker"]:
@@ -175,6 +181,14 @@ class Run(NoTracker):
     def files(self, folder: Path) -> None:
         with _harmless():
             self.client.log_artifacts(self.run, str(folder))
+
+    def record(self, text: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> None:
+        with _harmless():
+            log_text(self, text["sources"], text["digest"])
+        with _harmless():
+            log_samples(self, samples)
+        with _harmless():
+            register(self, model["place"], model["digest"], model["verdict"])
 
     @contextlib.contextmanager
     def child(self, name: str) -> Iterator["Run"]:

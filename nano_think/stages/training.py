@@ -5,6 +5,7 @@ Accelerate's state is one per process, and so is torch's seed: two trainings in 
 
 import contextlib
 import json
+import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from nano_think.core.files import write_json
 from nano_think.core.process import accelerate_command, run_child, training_environment
 from nano_think.core.progress import format_seconds
 from nano_think.core.rng import branch
+from nano_think.core.slots import visible
 from nano_think.data.loader import Batches, open_windows
 from nano_think.data.tokens import TokenSet
 from nano_think.nn.native import kernels
@@ -62,6 +64,12 @@ class TrainingStage(Stage):
         """For the block, what the child needs to log: here to the pipeline's run, under the stage's name."""
         yield tracker.environment(f"{self.name}/")
 
+    def memory(self, inputs: Inputs) -> int:
+        """About what the training needs of a device, before it is begun (bytes); all that there is, unless the stage
+        knows better.
+        """
+        return sys.maxsize
+
     @abstractmethod
     def fit(self, inputs: Inputs, out: Path, trainer: "Trainer") -> dict[str, Any]:
         """In the child: train, write the artifact's files to `out`, return the summary."""
@@ -73,8 +81,8 @@ class TrainingStage(Stage):
         write_json(work / "job.json", {"stage": type(self).__name__, "config": to_dict(self.config), "inputs": paths})
         compute = self.config.compute
         command = accelerate_command("nano_think.stages.worker", str(out.resolve()), processes=compute.processes)
-        with self.tracked(context.tracker) as environment:
-            child = training_environment(compute.threads_per_process, environment)
+        with context.slots.hold(lambda: self.memory(inputs)) as device, self.tracked(context.tracker) as environment:
+            child = training_environment(compute.threads_per_process, environment | visible(device))
             run_child(self.name, command, child, lambda event: context.progress.event(self.name, event))
         return json.loads((work / "summary.json").read_text(encoding="utf-8"))
 

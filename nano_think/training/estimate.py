@@ -6,7 +6,7 @@ B batch, T tokens
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from nano_think.training.optim import OptimConfig, build_optimizers
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-MOST_TOKENS = 2048
+MOST_TOKENS, FEW_TOKENS = 2048, 256
 SWITCH = "NANO_THINK_NO_MEMORY_CHECK"
 
 
@@ -62,6 +62,29 @@ def estimate(
         state_bytes=_state_bytes(objective, optim),
         activation_bytes=round(kept.total(checkpointed) * windows * longer),
     )
+
+
+def memory_needed(objective: Objective, window: int, windows: float, optim: OptimConfig, checkpointed: bool) -> int:
+    """`Estimate.bytes` of a training, found out on this process's CPU over 256 tokens, before there is a device to
+    train on. Random streams are left as they were.
+    """
+    some = min(window, FEW_TOKENS)
+    tokens_T1 = torch.ones(some + 1, dtype=torch.long)
+    with torch.random.fork_rng(devices=[]):
+        found = estimate(objective, tokens_T1, 1, optim, checkpointed, _Alone())  # type: ignore[arg-type]
+    return found.state_bytes + round(found.activation_bytes * windows * window / some)
+
+
+class _Alone:
+    """What an estimate needs of an Accelerator, of which a process has only one."""
+
+    device = torch.device("cpu")
+
+    def autocast(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
 
 
 def flops_per_token(objective: Objective, window_T1: Tensor, accelerator: "Accelerator") -> float:

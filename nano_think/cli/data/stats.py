@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nano_think.cli.data.corpus import Corpus, TextArguments, corpus
-from nano_think.core.console import clean, console
+from nano_think.core.console import clean, console, size
 from nano_think.data.statistics import Counts, add_up, by_domain, median_bin, read_lengths
 
 LEVELS = "▁▂▃▄▅▆▇█"
@@ -152,11 +152,3 @@ def _cleaning(counts: Mapping[str, int]) -> Text:
     done = [f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items() if count]
     idle = [name.replace("_", " ") for name, count in counts.items() if not count]
     return Text.assemble(", ".join(done), (f"\nnone: {', '.join(idle)}" if idle else "", "dim"))
-
-
-def size(count: float) -> str:
-    """Bytes in powers of ten."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.2f} {name}"
-    return f"{count:.0f} B"

@@ -1,0 +1,64 @@
+"""Which of two runs is better: the same documents, memory off, the difference with its interval over documents."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nano_think.core.files import write_json
+from nano_think.evaluation.bootstrap import interval, resampled_totals
+from nano_think.evaluation.scorers import CALIBRATED
+from nano_think.stages.runs import CHAMPION, DOCUMENTS, FinishedRun, champion
+
+COLUMN = CALIBRATED + "mixture"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """How a run's mixture compares with another's: calibrated bits of the one over those of the other, less 1."""
+
+    comparable: bool
+    """Whether both were evaluated on the same documents."""
+    change: float | None = None
+    """Below 0 the first needs fewer bits (ratio)."""
+    low: float | None = None
+    """Lower end of the 95% interval over documents (ratio)."""
+    high: float | None = None
+    """Upper end."""
+
+    @property
+    def better(self) -> bool:
+        """Whether the first is better, beyond what the choice of documents may bring about."""
+        return self.high is not None and self.high < 0
+
+
+def compare(one: FinishedRun, other: FinishedRun) -> Verdict:
+    """Paired over documents; only where both runs evaluated the same ones."""
+    import numpy as np
+    import pandas as pd
+
+    if one.evaluation() != other.evaluation():
+        return Verdict(comparable=False)
+    columns = [pd.read_parquet(run.artifact("evaluate").path / DOCUMENTS)[COLUMN] for run in (one, other)]
+    sums_N2 = np.stack([column.to_numpy(float) for column in columns], axis=1)
+    total_2, drawn_S2 = sums_N2.sum(axis=0), resampled_totals(sums_N2)
+    some_S2 = drawn_S2[drawn_S2[:, 1] > 0]
+    low, high = interval(some_S2[:, 0] / some_S2[:, 1] - 1)
+    return Verdict(comparable=True, change=float(total_2[0] / total_2[1] - 1), low=low, high=high)
+
+
+def contend(run: FinishedRun, root: Path) -> dict[str, Any]:
+    """Make `run` the champion of its root if there is none, or if it is better than the one there is; what was found.
+
+    A run that was evaluated on other documents never replaces the champion.
+    """
+    best = champion(root)
+    if best and best.report.manifest["inputs"]["router"]["digest"] == run.report.manifest["inputs"]["router"]["digest"]:
+        return {"moved": False, "why": "it is the champion"}
+    verdict = compare(run, best) if best else None
+    if verdict and not verdict.better:
+        why = "not better beyond chance" if verdict.comparable else "evaluated on other documents"
+        return asdict(verdict) | {"moved": False, "why": why, "against": best.report.key if best else None}
+    found = asdict(verdict) | {"against": best.report.key} if verdict and best else {}
+    found |= {"moved": True, "why": "better" if verdict else "the first", "evaluation": run.evaluation()}
+    write_json(root / CHAMPION, {"report": run.places["report"], "model": run.places["router"], **found})
+    return found
