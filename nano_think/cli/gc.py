@@ -14,14 +14,17 @@ from nano_think.stages.artifact import discard
 
 @dataclass(frozen=True, kw_only=True)
 class GcArguments:
-    """Remove artifacts that none of the newest runs was made of. The champion and the newest finished run stay, with
-    all that they were made of; a root in use is left alone; memories of conversations are not touched.
+    """Remove artifacts of older finished runs that none of the newest was made of. The champion and the newest finished
+    run stay, with all that they were made of, and so does what no finished run has reported on yet; a root in use is
+    left alone; memories of conversations are not touched.
     """
 
     keep: int = 1
     """Newest finished runs that are kept whole (runs)."""
     half_made: bool = False
     """Remove half-made artifacts too, and with them the checkpoints that a run would go on from."""
+    unreported: bool = False
+    """Remove finished artifacts too that no finished run was made of, such as the experts of a run that has failed."""
     dry_run: bool = False
     """Tell what would be removed, and remove nothing."""
     root: Path = Path("artifacts")
@@ -37,7 +40,8 @@ def main(arguments: list[str]) -> int:
     if not wanted.root.is_dir():
         raise UsageError(f"no artifacts under '{wanted.root}'; name their folder with --root")
     with lock(wanted.root / ".lock", f"artifact root '{wanted.root}'"):
-        going = {path: leavings.size(path) for path in leavings.removable(wanted.root, wanted.keep, wanted.half_made)}
+        found = leavings.removable(wanted.root, wanted.keep, wanted.half_made, wanted.unreported)
+        going = {path: leavings.size(path) for path in found}
         if not wanted.json:
             for path, count in going.items():
                 print(f"{size(count):>10}  {path}")

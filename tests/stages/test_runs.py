@@ -6,7 +6,7 @@ import os
 import pytest
 
 from nano_think.core.errors import ArtifactError, UsageError
-from nano_think.stages.artifact import discard, write_latest
+from nano_think.stages.artifact import CHAT_LATEST, discard, seal, write_latest
 from nano_think.stages.contest import compare, contend
 from nano_think.stages.leavings import kept, removable
 from nano_think.stages.runs import CHAMPION, champion, find_run, finished_runs
@@ -85,6 +85,7 @@ def test_gc_keeps_the_newest_the_champion_and_what_they_were_made_of(root):
     gone = removable(root, 1, False)
     assert stages_of(gone) == ["evaluate", "report", "router"]
     assert not {path.parent.name for path in gone} & {"ingest"}
+    assert removable(root, 1)[-1].parent.name == "report"
     assert stages_of(removable(root, 0, False)) == ["evaluate", "evaluate", "report", "report", "router", "router"]
     assert removable(root, 3, False) == []
     for path in gone:
@@ -97,6 +98,34 @@ def test_latest_is_kept_though_nothing_else_asks_for_it(root):
     middle = finished_runs(root)[1]
     write_latest(root, {"router": middle.artifact("router")})
     assert root / middle.places["router"] in kept(root, 1)
+
+
+def make(root, stage, number, inputs):
+    """A finished artifact that no report refers to."""
+    path = root / stage / f"{number:016x}"
+    path.mkdir(parents=True)
+    (path / "file").write_text(str(number))
+    return seal(path, stage, path.name, {"inputs": {"evaluate": inputs.reference()}})
+
+
+def test_finished_work_of_a_run_without_a_report_stays(root):
+    """With what it was made of, until it is asked for; a chat model that is the newest stays even then."""
+    old = finished_runs(root)[1].artifact("evaluate")
+    alone, chat = make(root, "transformer", 1, old), make(root, "sft", 2, old)
+    write_latest(root, {"sft": chat}, CHAT_LATEST)
+    assert not {alone.path, chat.path, old.path} & set(removable(root, 1))
+    gone = set(removable(root, 1, unreported=True))
+    assert alone.path in gone and not {chat.path, old.path} & gone
+
+
+def test_what_a_half_made_training_goes_on_with_stays(root):
+    """Its job names its inputs; they go when it does."""
+    middle = finished_runs(root)[1].artifact("router")
+    work = root / "transformer" / "0123456789abcdef" / "work"
+    work.mkdir(parents=True)
+    (work / "job.json").write_text(json.dumps({"inputs": {"router": str(middle.path.resolve())}}))
+    assert middle.path not in removable(root, 1)
+    assert {middle.path, work.parent} <= set(removable(root, 1, half_made=True))
 
 
 def test_half_made_and_foreign_folders(root):
