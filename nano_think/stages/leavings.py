@@ -7,7 +7,7 @@ from pathlib import Path
 from nano_think.core.files import read_json
 from nano_think.stages.artifact import CHAT_LATEST, LATEST, MANIFEST, finished, open_artifact
 from nano_think.stages.runs import champion, finished_runs
-from nano_think.stages.stage import WORK
+from nano_think.stages.stage import AGAIN, WORK
 
 KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -59,7 +59,7 @@ def _with_inputs(root: Path, roots: Iterable[Path]) -> set[Path]:
 
 
 def _half_made(root: Path) -> Iterator[Path]:
-    for path in root.glob("[a-z]*/*"):
+    for path in (*root.glob("[a-z]*/*"), *root.glob(f"{AGAIN}/*/*")):
         if path.is_dir() and KEY.fullmatch(path.name) and not (path / MANIFEST).exists():
             yield path
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nano_think.core.config import flatten, to_dict
+from nano_think.core.device import pick_device
 from nano_think.core.errors import ArtifactError
 from nano_think.stages.artifact import MANIFEST, Artifact, finished, open_artifact
 from nano_think.stages.differences import Reason, differences
@@ -73,8 +74,8 @@ def _look(node: Node, known: Inputs, root: Path, force: Collection[str]) -> dict
                 artifact = open_artifact(place).verify()
             except ArtifactError as error:
                 return {"state": "stale", "why": (Reason("damaged", str(error)),), **_cost(stage, _read(place))}
-            forced = {"state": "stale", "why": (Reason("forced", stage.name),)} if stage.name in force else {}
-            return {"state": "fresh", "artifact": artifact, **_cost(stage, artifact.manifest), **forced}
+            found = {"state": "fresh", "artifact": artifact, **_cost(stage, artifact.manifest)}
+            return found | _forced(stage, root, place) if stage.name in force else found
         why += list(_begun(place))
     nearest = _nearest(stage, known, root)
     waits = [Reason("waits", need) for need in node.needs if need not in known]
@@ -82,6 +83,14 @@ def _look(node: Node, known: Inputs, root: Path, force: Collection[str]) -> dict
         return {"state": "half-made" if why else "missing", "why": (*why, *waits) or (Reason("new", stage.name),)}
     manifest, reasons = nearest
     return {"state": "half-made" if why else "stale", "why": (*why, *reasons, *waits), **_cost(stage, manifest)}
+
+
+def _forced(stage: Stage, root: Path, place: Path) -> dict[str, Any]:
+    """What becomes of a finished artifact that is made again; what follows has to wait where its bits may change."""
+    why = (Reason("forced", stage.name), *_begun(stage.again(root, place)))
+    compute = getattr(stage.config, "compute", None)
+    same = compute is None or pick_device(compute.device).type == "cpu"
+    return {"state": "stale", "why": why, **({} if same else {"artifact": None})}
 
 
 def _read(place: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from nano_think.stages.modules import digest_modules, read_modules
 from nano_think.stages.tracking import NoTracker, Tracker
 
 Inputs = Mapping[str, Artifact]
-WORK = "work"
+WORK, AGAIN = "work", ".again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +87,9 @@ class Stage(ABC):
         """
         context = context or Context()
         path = self.place(root, inputs)
-        if self.name in context.force:
-            discard(path)
+        self._settle(root, path)
+        if self.name in context.force and (path / MANIFEST).is_file():
+            return self._make_again(root, path, inputs, context)
         if (path / MANIFEST).is_file():
             try:
                 found = open_artifact(path).verify()
@@ -99,6 +100,29 @@ class Stage(ABC):
                 context.progress.note(f"{self.name}: made again: {error}")
                 discard(path)
         return self._make(path, inputs, context)
+
+    def again(self, root: Path, path: Path) -> Path:
+        """Where an artifact that is finished is made once more."""
+        return root / AGAIN / self.kind / path.name
+
+    def _make_again(self, root: Path, path: Path, inputs: Inputs, context: Context) -> Artifact:
+        """The old one stays until the new one is finished; a run that was stopped goes on with the new one."""
+        made = self._make(self.again(root, path), inputs, context)
+        self._settle(root, path)
+        return dataclasses.replace(made, path=path)
+
+    def _settle(self, root: Path, path: Path) -> None:
+        """Put what was made once more in its place, also after a crash in the midst of that."""
+        again = self.again(root, path)
+        old = again.with_name(f"{again.name}.old")
+        with storage(path):
+            if (again / MANIFEST).is_file():
+                if path.is_dir():
+                    shutil.rmtree(old, ignore_errors=True)
+                    path.rename(old)
+                again.rename(path)
+        if path.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
 
     def _make(self, path: Path, inputs: Inputs, context: Context) -> Artifact:
         for name, artifact in inputs.items():

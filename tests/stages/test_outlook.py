@@ -1,8 +1,10 @@
 """What a run would do: states, reasons by name, costs; and that telling so changes nothing."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from nano_think.core.errors import ArtifactError
 from nano_think.stages import outlook
@@ -120,6 +122,17 @@ def test_forced_stage_is_made_again_alone(make_word, graph, tmp_path):
     assert states(found) == {"left": "stale"} and reasons(found["left"]) == [("forced", "left")]
     assert run_graph(nodes, tmp_path, context) == graph
     assert context.fresh == set(EDGES) - {"left"}
+
+
+def test_what_follows_a_forced_training_on_a_gpu_waits_for_it(make_word, graph, tmp_path, monkeypatch):
+    """Its bits are not the same each time."""
+    monkeypatch.setattr(outlook, "pick_device", lambda name: torch.device(name))
+    nodes = make_graph(make_word)
+    compute = SimpleNamespace(compute=SimpleNamespace(device="cuda"))
+    forced = SimpleNamespace(name="left", config=compute, again=nodes["left"].stage.again)
+    assert "artifact" in outlook._forced(forced, tmp_path, graph["left"].path)
+    compute.compute.device = "cpu"
+    assert "artifact" not in outlook._forced(forced, tmp_path, graph["left"].path)
 
 
 def test_nearest_artifact_explains(make_word, graph, tmp_path):

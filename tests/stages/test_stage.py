@@ -8,7 +8,7 @@ from nano_think.core.errors import StorageError
 from nano_think.core.progress import Plain
 from nano_think.stages import modules
 from nano_think.stages.artifact import MANIFEST
-from nano_think.stages.stage import WORK, Context
+from nano_think.stages.stage import AGAIN, WORK, Context
 
 
 def test_second_run_returns_what_the_first_made(make_word, tmp_path):
@@ -91,6 +91,54 @@ def test_half_made_folder_is_gone_on_with(make_word, tmp_path):
     assert seen == ["42"]
     assert not (made.path / "work").exists()
     assert made.manifest["files"].keys() == {"word.txt"}
+
+
+def forced(stage, root):
+    return stage.run(root, {}, Context(force=frozenset({stage.name})))
+
+
+def test_forced_build_that_fails_leaves_the_old_one(make_word, tmp_path):
+    """And what it has begun is gone on with when it is asked for again."""
+    old, stage = make_word().run(tmp_path, {}), make_word()
+    build, seen = stage.build, []
+
+    def stop(inputs, out, context):
+        (out / WORK).mkdir(exist_ok=True)
+        (out / WORK / "checkpoint").write_text("hours")
+        raise KeyboardInterrupt
+
+    stage.build = stop
+    with pytest.raises(KeyboardInterrupt):
+        forced(stage, tmp_path)
+    assert make_word().run(tmp_path, {}) == old.verify()
+    stage.build = lambda inputs, out, context: (
+        seen.append((out / WORK / "checkpoint").read_text()) or build(inputs, out, context)
+    )
+    assert forced(stage, tmp_path) == old.verify() and seen == ["hours"]
+    assert list(tmp_path.rglob(MANIFEST)) == [old.path / MANIFEST]
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["before the swap", "in its midst"])
+def test_crash_around_the_swap_loses_neither(make_word, tmp_path, moved):
+    """The next run puts the new one in its place."""
+    stage, old = make_word(), make_word().run(tmp_path, {})
+    again = stage.again(tmp_path, old.path)
+    stage._make(again, {}, Context())
+    (again / "work").mkdir()
+    if moved:
+        old.path.rename(again.with_name(f"{again.name}.old"))
+    assert make_word().run(tmp_path, {}).verify() == old
+    assert (old.path / "work").is_dir() and not list((tmp_path / AGAIN / "word").iterdir())
+
+
+def test_half_made_folder_is_gone_on_with_though_forced(make_word, tmp_path):
+    """Only what is finished is made once more."""
+    stage = make_word()
+    kept = tmp_path / "word" / stage.key({}) / "work" / "checkpoint"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("42")
+    stage.build = lambda inputs, out, context: {"seen": (out / "work" / "checkpoint").read_text()}
+    assert forced(stage, tmp_path).summary == {"seen": "42"}
 
 
 def test_failed_build_does_not_look_finished(make_word, tmp_path):
