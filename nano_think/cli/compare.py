@@ -73,7 +73,8 @@ def told(verdict: Verdict) -> str:
     )
     span = f"95% interval over documents {verdict.low:+.2%} to {verdict.high:+.2%}"
     change = f"the first mixture needs {verdict.change:+.2%} bits against the second"
-    return f"{change} ({span}; calibrated, memory off): {sure}"
+    how = "calibrated" if verdict.calibrated else "not calibrated"
+    return f"{change} ({span}; {how}, memory off): {sure}"
 
 
 def _figures(results: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -4,17 +4,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nano_think.core.errors import NanoThinkError
 from nano_think.core.files import write_json
 from nano_think.evaluation.bootstrap import interval, resampled_totals
 from nano_think.evaluation.scorers import CALIBRATED
 from nano_think.stages.runs import CHAMPION, DOCUMENTS, FinishedRun, champion
 
-COLUMN = CALIBRATED + "mixture"
+COLUMN = "mixture"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """How a run's mixture compares with another's: calibrated bits of the one over those of the other, less 1."""
+    """How a run's mixture compares with another's: bits of the one over those of the other, less 1."""
 
     comparable: bool
     """Whether both were evaluated on the same documents."""
@@ -24,6 +25,8 @@ class Verdict:
     """Lower end of the 95% interval over documents (ratio)."""
     high: float | None = None
     """Upper end."""
+    calibrated: bool = True
+    """Whether these are calibrated bits; without, where one of the mixtures has no calibration."""
 
     @property
     def better(self) -> bool:
@@ -38,20 +41,30 @@ def compare(one: FinishedRun, other: FinishedRun) -> Verdict:
 
     if one.evaluation() != other.evaluation():
         return Verdict(comparable=False)
-    columns = [pd.read_parquet(run.artifact("evaluate").path / DOCUMENTS)[COLUMN] for run in (one, other)]
-    sums_N2 = np.stack([column.to_numpy(float) for column in columns], axis=1)
+    frames = [pd.read_parquet(run.artifact("evaluate").path / DOCUMENTS) for run in (one, other)]
+    calibrated = all(CALIBRATED + COLUMN in frame for frame in frames)
+    name = CALIBRATED + COLUMN if calibrated else COLUMN
+    sums_N2 = np.stack([frame[name].to_numpy(float) for frame in frames], axis=1)
     total_2, drawn_S2 = sums_N2.sum(axis=0), resampled_totals(sums_N2)
     some_S2 = drawn_S2[drawn_S2[:, 1] > 0]
     low, high = interval(some_S2[:, 0] / some_S2[:, 1] - 1)
-    return Verdict(comparable=True, change=float(total_2[0] / total_2[1] - 1), low=low, high=high)
+    change = float(total_2[0] / total_2[1] - 1)
+    return Verdict(comparable=True, change=change, low=low, high=high, calibrated=calibrated)
 
 
 def contend(run: FinishedRun, root: Path) -> dict[str, Any]:
     """Make `run` the champion of its root if there is none, or if it is better than the one there is; what was found.
 
-    A run that was evaluated on other documents never replaces the champion.
+    A run that was evaluated on other documents never replaces the champion, and neither does any where the champion's
+    files are damaged: the run itself has ended well.
     """
-    best = champion(root)
+    try:
+        return _contend(run, champion(root), root)
+    except (NanoThinkError, OSError, LookupError, TypeError, ValueError) as error:
+        return {"moved": False, "why": f"cannot be compared: {error}", "damaged": True}
+
+
+def _contend(run: FinishedRun, best: FinishedRun | None, root: Path) -> dict[str, Any]:
     if best and best.report.manifest["inputs"]["router"]["digest"] == run.report.manifest["inputs"]["router"]["digest"]:
         return {"moved": False, "why": "it is the champion"}
     verdict = compare(run, best) if best else None

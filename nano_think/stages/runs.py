@@ -6,7 +6,7 @@ from typing import Any
 
 from nano_think.core.errors import ArtifactError, UsageError, nearest
 from nano_think.core.files import digest, read_json
-from nano_think.stages.artifact import LATEST, Artifact, finished, open_artifact
+from nano_think.stages.artifact import LATEST, MANIFEST, Artifact, finished, open_artifact
 
 CHAMPION = "champion.json"
 DOCUMENTS = "documents.parquet"
@@ -58,10 +58,14 @@ def finished_runs(root: Path) -> list[FinishedRun]:
 
 
 def champion(root: Path) -> FinishedRun | None:
-    """The best run, as far as runs can be compared; None where there is none."""
+    """The best run, as far as runs can be compared; None where there is none, or where its report was removed."""
     if not (root / CHAMPION).is_file():
         return None
-    return FinishedRun(open_artifact(root / read_json(root / CHAMPION)["report"]))
+    told = read_json(root / CHAMPION)
+    if not isinstance(told, dict) or "report" not in told:
+        raise ArtifactError(f"{root / CHAMPION}: names no run; remove it, and the next run that ends is the champion")
+    place = root / told["report"]
+    return FinishedRun(open_artifact(place)) if (place / MANIFEST).exists() else None
 
 
 def find_run(what: str, root: Path) -> FinishedRun:

@@ -46,6 +46,8 @@ class Session:
         tracker.metrics(dict(_figures(results)), results["tokens"])
         tracker.tags({f"key.{name}": artifact.key for name, artifact in artifacts.items()})
         verdict = contend(FinishedRun(artifacts["report"]), self.root)
+        if verdict.get("damaged"):
+            self.context.progress.note(f"champion: stays; {verdict['why']}")
         figures = {name: verdict[name] for name in ("change", "low", "high") if verdict.get(name) is not None}
         tracker.metrics({f"champion/{name}": value for name, value in figures.items()}, results["tokens"])
         tracker.tags({"champion": f"{'moved' if verdict['moved'] else 'stays'}: {verdict['why']}"} | provenance())

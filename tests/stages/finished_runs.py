@@ -9,12 +9,13 @@ from nano_think.stages.artifact import seal
 from nano_think.stages.runs import FinishedRun
 
 
-def make_run(root, name, bits=1.0, text="text", documents=40):
+def make_run(root, name, bits=1.0, text="text", documents=40, column="calibrated.mixture"):
     """A run whose mixture needs `bits` times as much as a run of 1.0, with a little of each document's own."""
     noise = np.random.default_rng(0).normal(1.0, 0.1, documents)
     own = np.random.default_rng(sum(name.encode())).normal(0.0, 0.001, documents)
     made = {}
-    frame = pd.DataFrame({"domain": "d", "bytes": 100, "calibrated.mixture": 100 * noise * (bits + own)})
+    frame = pd.DataFrame({"domain": "d", "bytes": 100, "mixture": 100 * noise * (bits + own)})
+    frame[column] = frame["mixture"]
     summary = {"experts": {"e": 2.0}, "uniform": 1.9, "bits_per_byte": bits, "dense": None, "calibrated": None,
                "domains": {"d": {"bits_per_byte": bits}}}  # fmt: skip
     for stage, contents in {"ingest": text, "router": name, "evaluate": name}.items():

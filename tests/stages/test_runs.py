@@ -6,7 +6,7 @@ import os
 import pytest
 
 from nano_think.core.errors import ArtifactError, UsageError
-from nano_think.stages.artifact import CHAT_LATEST, discard, seal, write_latest
+from nano_think.stages.artifact import CHAT_LATEST, MANIFEST, discard, seal, write_latest
 from nano_think.stages.contest import compare, contend
 from nano_think.stages.leavings import kept, removable
 from nano_think.stages.runs import CHAMPION, champion, find_run, finished_runs
@@ -53,6 +53,27 @@ def test_champion_moves_only_to_what_is_better(tmp_path):
     assert found["moved"] and champion(tmp_path).name == "better"
     told = json.loads((tmp_path / CHAMPION).read_text())
     assert told["low"] < told["change"] < told["high"] < 0
+
+
+def test_champion_that_cannot_be_read_stays_and_the_run_ends_well(tmp_path):
+    """The verdict says which file; a champion that was removed gives way."""
+    best, other = make_run(tmp_path, "first"), make_run(tmp_path, "other", 0.5)
+    contend(best, tmp_path)
+    (best.artifact("evaluate").path / "file").write_text("?")
+    verdict = contend(other, tmp_path)
+    assert not verdict["moved"] and verdict["damaged"] and "evaluate" in verdict["why"]
+    (best.report.path / MANIFEST).write_text("{")
+    assert contend(other, tmp_path)["damaged"]
+    discard(best.report.path)
+    assert contend(other, tmp_path)["why"] == "the first" and champion(tmp_path).name == "other"
+    (tmp_path / CHAMPION).write_text("[]")
+    assert contend(other, tmp_path)["damaged"]
+
+
+def test_mixture_without_calibration_is_compared_without(tmp_path):
+    """A sum of distributions has none."""
+    verdict = compare(make_run(tmp_path, "other", 0.9, column="mixture"), make_run(tmp_path, "first"))
+    assert verdict.better and not verdict.calibrated
 
 
 def test_damaged_evaluation_is_not_compared(tmp_path):
