@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.history import history_client, unfinished
-from flows.settings import ELSEWHERE, quiet_settings
+from flows.settings import ELSEWHERE, guarded, quiet_settings
 from flows.stack import api, running_api
 from nano_think.core.errors import ChildError
 
@@ -97,7 +97,8 @@ def _start(listener: socket.socket) -> subprocess.Popen:
     that Ctrl-C reaches the run alone. It leaves when its standard input ends, which it does with this process.
     """
     descriptor = listener.fileno()
-    environment = os.environ | {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    guard = guarded(listener.getsockname()[1])
+    environment = os.environ | guard | {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", SERVER.format(descriptor=descriptor)],
         stdin=subprocess.PIPE,

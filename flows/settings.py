@@ -23,6 +23,14 @@ def quiet_settings(root: Path) -> dict[str, str]:
     }
 
 
+def guarded(port: int) -> dict[str, str]:
+    """Environment variables for a Prefect server of ours: no web page but its own may use its API from a browser."""
+    return {
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port},http://localhost:{port}",
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    }
+
+
 def own_environment() -> dict[str, str]:
     """This process's environment without what leads Prefect elsewhere."""
     return {name: value for name, value in os.environ.items() if name not in ELSEWHERE}

@@ -3,7 +3,6 @@ is ready. Two processes for MLflow, one each for the others; nothing listens bey
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -12,12 +11,11 @@ import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from flows.history import close_all_dead_runs
+from flows.history import close_all_dead_runs, history_client
 from flows.services import Service, Services
-from flows.settings import own_environment, quiet_settings
-from nano_think.core.errors import ChildError
+from flows.settings import guarded, own_environment, quiet_settings
+from nano_think.core.errors import ChildError, LockedError
 from nano_think.stages.tracking import end_dead_runs, make_store
 
 ROOT, POOL, WORKER = Path("artifacts"), "local", "nano-think"
@@ -64,13 +62,21 @@ def start_all(services: Services, ports: dict[str, int]) -> None:
     _wait(services, "prefect", lambda: _answers(f"{api(ports['prefect'])}/health"))
     os.environ |= environment
     if not services.alive("worker"):
-        for root in {*close_all_dead_runs(), ROOT}:
-            end_dead_runs(root)
+        _end_dead_runs()
         begun = datetime.now(UTC)
         _start(services, _worker(environment))
-        _wait(services, "worker", lambda: _seen_since(begun, ports["prefect"]))
+        _wait(services, "worker", lambda: _seen_since(begun))
     _register(environment)
     _wait(services, "mlflow", lambda: _answers(f"{address(ports['mlflow'])}/health"))
+
+
+def _end_dead_runs() -> None:
+    """Close what was killed, in Prefect and in MLflow; a run in a terminal that holds its root lives."""
+    from nano_think.stages.session import hold
+
+    for root in {*close_all_dead_runs(), ROOT}:
+        with contextlib.suppress(LockedError), hold(root):
+            end_dead_runs(root)
 
 
 def _environment(port: int) -> dict[str, str]:
@@ -78,6 +84,7 @@ def _environment(port: int) -> dict[str, str]:
     return {
         **own_environment(),
         **quiet_settings(ROOT),
+        **guarded(port),
         "PREFECT_API_URL": api(port),
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_LEVEL": "WARNING",
@@ -132,14 +139,11 @@ def _answers(url: str) -> bool:
     return False
 
 
-def _seen_since(begun: datetime, port: int) -> bool:
+def _seen_since(begun: datetime) -> bool:
     """Whether the worker has reported to the server since then."""
-    url = f"{api(port)}/work_pools/{POOL}/workers/filter"
-    question = urllib.request.Request(url, data=b"{}", headers={"Content-Type": "application/json"})
-    with contextlib.suppress(OSError), urllib.request.urlopen(question, timeout=5) as answer:
-        workers: list[dict[str, Any]] = json.load(answer)
-        beats = [worker["last_heartbeat_time"] for worker in workers if worker["name"] == WORKER]
-        return any(datetime.fromisoformat(beat) > begun for beat in beats if beat)
+    with contextlib.suppress(Exception), history_client() as client:
+        beats = [one.last_heartbeat_time for one in client.read_workers_for_work_pool(POOL) if one.name == WORKER]
+        return any(beat > begun for beat in beats if beat)
     return False
 
 

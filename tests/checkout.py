@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.conftest import Commands
@@ -62,7 +63,10 @@ class Checkout:
 
     def ask(self, what: str, **question: Any) -> Any:
         """Prefect's API, as in `ask("flow_runs/filter", limit=1)`."""
-        return post(f"http://127.0.0.1:{self.ports['prefect']}/api/{what}", question)
+        api = f"http://127.0.0.1:{self.ports['prefect']}/api"
+        with urllib.request.urlopen(f"{api}/csrf-token?client=tests", timeout=60) as answer:
+            token = json.load(answer)["token"]
+        return post(f"{api}/{what}", question, {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "tests"})
 
     def runs(self) -> list[dict[str, Any]]:
         """Prefect's flow runs, the newest first."""
@@ -85,11 +89,10 @@ def bare(commands: Commands) -> dict[str, str]:
     return {name: value for name, value in everything.items() if not name.startswith(("PREFECT", "MLFLOW"))}
 
 
-def post(url: str, question: dict[str, Any]) -> Any:
+def post(url: str, question: dict[str, Any], headers: Mapping[str, str] = MappingProxyType({})) -> Any:
     body = json.dumps(question).encode()
-    with urllib.request.urlopen(
-        urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"}), timeout=60
-    ) as answer:
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json", **headers})
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 
