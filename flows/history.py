@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 DEFAULT_ROOT = "artifacts"
+# Others' flows may share a server with ours: nothing is known of what they work at.
+OURS = ("full-pipeline", "one-stage", "chat-pipeline")
 
 
 def unfinished(what: str, **more: Any) -> Any:
@@ -68,7 +70,10 @@ def root_of(run: "FlowRun") -> Path:
 
 
 def _open_runs(client: "SyncPrefectClient") -> "list[FlowRun]":
-    return client.read_flow_runs(flow_run_filter=unfinished("Flow"))
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+
+    ours = FlowFilter(name=FlowFilterName(any_=list(OURS)))
+    return client.read_flow_runs(flow_filter=ours, flow_run_filter=unfinished("Flow"))
 
 
 def _begun(run: "FlowRun") -> bool:

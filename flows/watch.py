@@ -25,7 +25,7 @@ _cancelled: list[str] = []
 def watched() -> Iterator[None]:
     """For the block, in a flow: SIGTERM to this process, as a supervisor would send it, when the run is to end."""
     run, ended = str(flow_run.get_id()), threading.Event()
-    end = _orphaned if "PREFECT__FLOW_RUN_ID" in os.environ else _asker(run)
+    end = _orphaned(os.getppid()) if "PREFECT__FLOW_RUN_ID" in os.environ else _asker(run)
     threading.Thread(target=_watch, args=(end, ended), daemon=True).start()
     try:
         yield
@@ -49,14 +49,20 @@ def _watch(end: Callable[[], bool], ended: threading.Event) -> None:
             return
 
 
-def _orphaned() -> bool:
-    """Whether the worker is not our parent any more. One that `up` has started bears the same mark as we do."""
-    if os.getppid() == 1:
-        return True
+def _orphaned(worker: int) -> Callable[[], bool]:
+    """Whether the worker, our parent as the run began, is not that any more. One that `up` has started bears the same
+    mark as we do, and may have gone before; any other may be the first process, as in a container.
+    """
     mark = os.environ.get(MARK)
-    with contextlib.suppress(OSError):
-        return mark is not None and mark.encode() not in Path(f"/proc/{os.getppid()}/environ").read_bytes()
-    return False
+
+    def orphaned() -> bool:
+        if os.getppid() != worker:
+            return True
+        with contextlib.suppress(OSError):
+            return mark is not None and mark.encode() not in Path(f"/proc/{worker}/environ").read_bytes()
+        return mark is not None and worker == 1
+
+    return orphaned
 
 
 def _asker(run: str) -> Callable[[], bool]:

@@ -8,6 +8,9 @@ import pytest
 from prefect.states import Cancelling, Pending, Running, Scheduled
 
 from flows import history
+from flows.chat_pipeline import chat_pipeline
+from flows.full_pipeline import full_pipeline
+from flows.one_stage import one_stage
 from nano_think.stages.session import hold
 
 
@@ -17,14 +20,15 @@ class Client:
     def __init__(self):
         self.runs, self.closed, self.tasks = [], {}, []
 
-    def add(self, state, root="artifacts", deployed=False):
+    def add(self, state, root="artifacts", deployed=False, flow="full-pipeline"):
         deployment = uuid.uuid4() if deployed else None
-        run = SimpleNamespace(id=uuid.uuid4(), state=state, parameters={"root": str(root)}, deployment_id=deployment)
+        about = {"parameters": {"root": str(root)}, "deployment_id": deployment, "flow": flow}
+        run = SimpleNamespace(id=uuid.uuid4(), state=state, **about)
         self.runs.append(run)
         return run.id
 
-    def read_flow_runs(self, **_):
-        return self.runs
+    def read_flow_runs(self, flow_filter, **_):
+        return [run for run in self.runs if run.flow in flow_filter.name.any_]
 
     def read_task_runs(self, **_):
         return [SimpleNamespace(id="a task")]
@@ -54,6 +58,18 @@ def test_a_run_closes_the_dead_of_its_root_and_no_other(client, tmp_path):
     history.close_dead_runs(tmp_path / "one", str(own))
     assert client.closed == {dead: "Crashed", killed_early: "Crashed"}
     assert client.tasks == ["Crashed", "Crashed"]
+
+
+def test_flows_of_others_are_left_alone(client, tmp_path):
+    """Though a parameter of theirs has the same name."""
+    client.add(Running(), tmp_path, flow="somebody's")
+    history.close_dead_runs(tmp_path, None)
+    history.close_all_dead_runs()
+    assert not client.closed
+
+
+def test_our_flows_are_known_by_their_names():
+    assert {full_pipeline.name, one_stage.name, chat_pipeline.name} == set(history.OURS)
 
 
 def test_who_was_to_be_cancelled_is_cancelled(client, tmp_path):

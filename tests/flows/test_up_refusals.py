@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from flows import up
+from flows import stack, up
 from flows.services import Services
 from nano_think.core.files import lock
 
@@ -79,3 +79,21 @@ def test_down_with_nothing_up(say, checkout):
     told = say("down")
     assert (told.code, told.out) == (0, "nothing was up\n")
     assert (checkout / ".env").read_text() == "TOKEN=1\n"
+
+
+def test_no_foreign_page_may_use_the_api(checkout):
+    """Neither read it nor change anything by it."""
+    environment = stack._environment(4321)
+    assert environment["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
+    assert environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4321,http://localhost:4321"
+
+
+def test_a_live_run_in_a_terminal_is_not_closed(checkout, monkeypatch):
+    """Its root is held; another's is not."""
+    closed = []
+    monkeypatch.setattr(stack, "close_all_dead_runs", lambda: [checkout / "free"])
+    monkeypatch.setattr(stack, "end_dead_runs", closed.append)
+    stack.ROOT.mkdir()
+    with lock(stack.ROOT / ".lock", "the root"):
+        stack._end_dead_runs()
+    assert closed == [checkout / "free"]

@@ -49,11 +49,14 @@ def test_a_server_that_does_not_answer_ends_nothing(monkeypatch):
 def test_worker_that_bears_our_mark_is_there(monkeypatch):
     """The parent's environment tells; one without the mark has taken its place."""
     monkeypatch.delenv(MARK, raising=False)
-    assert not watch._orphaned()
+    assert not watch._orphaned(os.getppid())()
     monkeypatch.setenv(MARK, "no parent of this test bears this")
-    assert watch._orphaned()
+    assert watch._orphaned(os.getppid())()
 
 
-def test_child_of_the_first_process_has_no_worker(monkeypatch):
+def test_worker_that_is_the_first_process_is_there(monkeypatch):
+    """As in a container; who becomes its child later has lost another worker."""
+    monkeypatch.delenv(MARK, raising=False)
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    assert watch._orphaned()
+    assert not watch._orphaned(1)()
+    assert watch._orphaned(42)()
