@@ -41,5 +41,7 @@ def one_stage(
         attended(opened) as session,
     ):
         artifacts = walk({name: nodes[name] for name in chosen}, session)
+        if artifacts.keys() == nodes.keys():
+            session.finish(artifacts)
         publish(name, to_dict(config), session, artifacts)
     return artifacts
