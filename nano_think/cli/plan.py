@@ -10,7 +10,7 @@ from rich.text import Text
 from nano_think.cli.pipeline import PlanArguments, pipeline_arguments
 from nano_think.core.console import clean, console, size
 from nano_think.core.progress import format_seconds
-from nano_think.stages.outlook import Outlook, look, seconds_of
+from nano_think.stages.outlook import Outlook, look, refusal, seconds_of
 
 COLOURS = {"fresh": "green", "stale": "yellow", "missing": "red", "half-made": "magenta"}
 FEW = 3
@@ -27,15 +27,19 @@ def tell(wanted: PlanArguments) -> None:
     found = look(nodes, wanted.root, selection.choose(nodes), selection.force)
     seconds, known = seconds_of(nodes, found)
     memory = max((one.memory for one in found.values() if one.runs and one.memory), default=None)
+    refused = refusal(nodes, found, wanted.root)
     if wanted.json:
         run = {"stages": sum(one.runs for one in found.values()), "seconds": seconds, "complete": known}
-        told = {"stages": [one.to_json() for one in found.values()], "run": run | {"memory": memory}}
+        told = {
+            "stages": [one.to_json() for one in found.values()],
+            "run": run | {"memory": memory, "refused": refused},
+        }
         print(json.dumps(told))
         return
     out = console()
     out.print(_table(found))
     out.print()
-    out.print(_summary(found, seconds, known, memory))
+    out.print(clean(f"a run would be refused: {refused}") if refused else _summary(found, seconds, known, memory))
 
 
 def _table(found: Mapping[str, Outlook]) -> Table:

@@ -1,6 +1,6 @@
 """Why an artifact is not what a stage would make now: what its key is made of, compared part by part, by name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,9 +41,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
-def differences(stage: Stage, inputs: Mapping[str, Artifact], manifest: Mapping[str, Any]) -> list[Reason]:
-    """What `stage` over `inputs` would not share with the artifact of that manifest; an input that is not among
-    `inputs` is not compared.
+def differences(
+    stage: Stage, inputs: Mapping[str, Artifact], manifest: Mapping[str, Any], waits: Collection[str] = ()
+) -> list[Reason]:
+    """What `stage` over `inputs` would not share with the artifact of that manifest; the inputs that are to be made
+    first, `waits`, are not compared.
     """
     told = manifest.get("modules")
     # Artifacts of before kept one digest of all their modules: nothing can be said of a single one.
@@ -53,7 +55,7 @@ def differences(stage: Stage, inputs: Mapping[str, Artifact], manifest: Mapping[
     now = {name: artifact.digest[:12] for name, artifact in inputs.items()}
     return [
         *_changed("config", dict(_leaves(manifest.get("config"))), dict(_leaves(to_dict(stage.config)))),
-        *_changed("input", {name: was[name] for name in was if name in now}, now),
+        *_changed("input", {name: was[name] for name in was if name not in waits}, now),
         *_changed("outside", dict(_leaves(manifest.get("fingerprint"))), dict(_leaves(stage.fingerprint()))),
         *(Reason("module", reason.name) for reason in _changed("module", before, code)),
     ]

@@ -29,7 +29,10 @@ def find_artifact(what: str, root: Path) -> Artifact:
     if what in places:
         return open_artifact(root / places[what])
     stage, _, key = what.rpartition("/")
-    found = [place for place in finished(root, stage or "*") if place.name.startswith(key)]
+    found = [
+        place for place in finished(root, "*") if place.parent.name == (stage or place.parent.name)
+        and place.name.startswith(key)
+    ]  # fmt: skip
     if len(found) == 1:
         return open_artifact(found[0])
     known = [f"{place.parent.name}/{place.name}" for place in finished(root, "*")]

@@ -77,7 +77,7 @@ def _look(node: Node, known: Inputs, root: Path, force: Collection[str]) -> dict
             found = {"state": "fresh", "artifact": artifact, **_cost(stage, artifact.manifest)}
             return found | _forced(stage, root, place) if stage.name in force else found
         why += list(_begun(place))
-    nearest = _nearest(stage, known, root)
+    nearest = _nearest(stage, known, root, [need for need in node.needs if need not in known])
     waits = [Reason("waits", need) for need in node.needs if need not in known]
     if nearest is None:
         return {"state": "half-made" if why else "missing", "why": (*why, *waits) or (Reason("new", stage.name),)}
@@ -103,14 +103,17 @@ def _read(place: Path) -> dict[str, Any]:
 
 def _begun(place: Path) -> Iterator[Reason]:
     if place.is_dir():
-        steps = sorted(int(one.name.rpartition("-")[2]) for one in place.glob(f"{WORK}/checkpoint-*"))
+        whole = place.glob(f"{WORK}/checkpoint-*/state.json")
+        steps = sorted(int(one.parent.name.rpartition("-")[2]) for one in whole)
         yield Reason("begun", f"begun; goes on from step {steps[-1]}" if steps else "begun, not finished")
 
 
-def _nearest(stage: Stage, known: Inputs, root: Path) -> tuple[dict[str, Any], list[Reason]] | None:
+def _nearest(
+    stage: Stage, known: Inputs, root: Path, waits: Collection[str]
+) -> tuple[dict[str, Any], list[Reason]] | None:
     """The manifest that differs least from what the stage would make, the newest of these, and by what it differs."""
     others = [manifest for place in finished(root, stage.kind) if (manifest := _read(place))]
-    compared = [(manifest, differences(stage, known, manifest)) for manifest in others]
+    compared = [(manifest, differences(stage, known, manifest, waits)) for manifest in others]
     return min(compared, key=lambda pair: len(pair[1]), default=None)
 
 
@@ -143,6 +146,18 @@ def ready(nodes: Mapping[str, Node], root: Path, chosen: Collection[str]) -> dic
         return {}
     found = look({name: nodes[name] for name in nodes if name in needed}, root)
     return {name: _usable(one, root) for name, one in found.items() if name not in chosen}
+
+
+def refusal(nodes: Mapping[str, Node], found: Mapping[str, Outlook], root: Path) -> str | None:
+    """Why a run would not begin: what a chosen stage needs is not up to date, and not chosen itself."""
+    chosen = {name for name, one in found.items() if one.chosen}
+    try:
+        for name in nodes:
+            if name in ancestors(nodes, chosen) - chosen:
+                _usable(found[name], root)
+    except ArtifactError as error:
+        return str(error)
+    return None
 
 
 def _usable(outlook: Outlook, root: Path) -> Artifact:

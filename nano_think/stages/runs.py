@@ -80,7 +80,8 @@ def find_run(what: str, root: Path) -> FinishedRun:
         one for one in finished_runs(root) if one.report.key.startswith(what) or one.report.path.resolve() == place
     ]
     if len(found) != 1:
-        known = {"latest", "champion", *(one.report.key for one in finished_runs(root))}
+        there = [name for name, file in (("latest", LATEST), ("champion", CHAMPION)) if (root / file).is_file()]
+        known = {*there, *(one.report.key for one in finished_runs(root))} - {what}
         told = f"{len(found)} begin so" if found else nearest(what, known)
         raise UsageError(f"no run '{what}' under '{root}'. {told}".replace(".  ", ". "))
     return found[0]

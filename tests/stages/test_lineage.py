@@ -61,7 +61,14 @@ def test_artifact_is_found_by_folder_key_and_stage(made, tmp_path):
     with pytest.raises(UsageError, match=r"no artifact 'pgae'.*Did you mean 'page'"):
         find_artifact("pgae", tmp_path)
     with pytest.raises(UsageError, match="6 begin so"):
-        find_artifact("*/", tmp_path)
+        find_artifact("", tmp_path)
+
+
+@pytest.mark.parametrize("what", ["/tmp/typo", "../*", "*/", "**/a"])
+def test_name_of_nothing_is_refused_in_a_line(made, tmp_path, what):
+    """It is compared, and never taken for a pattern."""
+    with pytest.raises(UsageError, match="no artifact"):
+        find_artifact(what, tmp_path)
 
 
 def test_text_is_told(made):

@@ -9,8 +9,8 @@ import torch
 from nano_think.core.errors import ArtifactError
 from nano_think.stages import outlook
 from nano_think.stages.artifact import MANIFEST
-from nano_think.stages.outlook import look, ready, seconds_of
-from nano_think.stages.pipeline import load, plan
+from nano_think.stages.outlook import look, ready, refusal, seconds_of
+from nano_think.stages.pipeline import Node, load, plan
 from nano_think.stages.stage import Context
 from tests.stages.graph import EDGES, make_graph, run_graph
 
@@ -85,12 +85,32 @@ def test_other_input_is_named_with_both_digests(make_word, graph, tmp_path):
     assert (reason.kind, reason.name, reason.was) == ("input", "text", graph["text"].digest[:12])
 
 
+def test_input_that_is_not_needed_any_more_is_named(make_word, graph, tmp_path):
+    """And one that is still to be made is not."""
+    nodes = make_graph(make_word)
+    nodes["mix"] = Node(nodes["mix"].stage, ("left",))
+    (reason,) = look(nodes, tmp_path)["mix"].why
+    assert str(reason) == f"input right {graph['right'].digest[:12]} -> none"
+    nodes["left"].stage.outside = "sea"
+    assert ("input", "left") not in reasons(look(nodes, tmp_path)["mix"])
+
+
+def test_plan_says_that_a_run_would_be_refused(make_word, graph, tmp_path):
+    """What is needed is not up to date and was not asked for."""
+    nodes = make_graph(make_word, left="links")
+    assert "left: stale" in refusal(nodes, look(nodes, tmp_path, {"mix"}), tmp_path)
+    assert refusal(nodes, look(nodes, tmp_path, {"left", "mix"}), tmp_path) is None
+    assert refusal(nodes, look(nodes, tmp_path), tmp_path) is None
+
+
 def test_begun_folder_is_half_made_and_tells_the_step(make_word, graph, tmp_path):
     """A folder without a manifest is gone on with, from its last checkpoint."""
     place = graph["mix"].path
     (place / MANIFEST).unlink()
     for step in (8, 12):
         (place / "work" / f"checkpoint-{step:08d}").mkdir(parents=True)
+        (place / "work" / f"checkpoint-{step:08d}" / "state.json").write_text("{}")
+    (place / "work" / "checkpoint-00000016").mkdir()
     found = look(make_graph(make_word), tmp_path)
     assert states(found) == {"mix": "half-made", "page": "stale"}
     assert str(found["mix"].why[0]) == "begun; goes on from step 12"
