@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from nano_think.cli.signals import go_on_after
 from nano_think.core.console import clean
 from nano_think.core.errors import InputError, NanoThinkError, UsageError, nearest, storage
 from nano_think.core.files import read_json, write_json
@@ -67,8 +68,9 @@ class Conversation:
             for event in events:
                 self.last.append(event)
                 self.console.print(tinted(event), end="")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             events.close()  # type: ignore[attr-defined]
+            go_on_after(interrupt)
             self.console.print(" (stopped)", end="", style="dim")
         self.console.print()
         spoken = [event for event in self.last if event.weights]

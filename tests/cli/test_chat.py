@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -36,14 +37,18 @@ class Parrot:
         self.messages = list(messages)
 
 
+def conversation(talker, **more):
+    return Conversation(
+        talker=talker, namespaces=lambda name: [0] * 7, sampling=SamplingConfig(), max_new_tokens=9, memory="read",
+        namespace="alice", **more,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def talk():
     """A conversation with a parrot in a terminal that shows colours, and what has been printed."""
     console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=100, highlight=False)
-    talking = Conversation(
-        talker=Parrot(), namespaces=lambda name: [0] * 7, sampling=SamplingConfig(), max_new_tokens=9, memory="read",
-        namespace="alice", console=console,
-    )  # fmt: skip
+    talking = conversation(Parrot(), console=console)
     talking.printed = console.file.getvalue
     return talking
 
@@ -122,6 +127,18 @@ def test_error_of_the_model_is_told(talk):
     talk.talker.stream = refuse
     talk.take("hi")
     assert "no [31m" in talk.printed()
+
+
+STRUCK = Path(__file__).with_name("struck.py")
+
+
+@pytest.mark.parametrize(
+    ("names", "stays"), [(["SIGINT"] * 3, True), (["SIGTERM"], False), (["SIGINT", "SIGTERM"], False)]
+)
+def test_every_ctrl_c_ends_an_answer_and_sigterm_the_conversation(names, stays):
+    done = subprocess.run([sys.executable, STRUCK, *names], capture_output=True, text=True, timeout=200)
+    assert ("at the end" in done.stdout) is stays and "two" not in done.stdout, done.stderr
+    assert stays or "Stopped" in done.stderr
 
 
 @pytest.mark.slow
