@@ -34,3 +34,9 @@ def encode_fitting(messages: Messages, tokenizer: Tokenizer, window: int) -> lis
     if count == len(may_go) and length(count) > window:
         raise InputError(f"the context holds {window} tokens, and the message has {length(count)}; shorten it")
     return tokenizer.encode_chat(without(count), add_generation_prompt=True)[0]
+
+
+def last_turn(ids: Sequence[int], tokenizer: Tokenizer) -> int:
+    """Where the last message of a user begins in the ids of a conversation."""
+    start = tokenizer.special[tokenizer_chat.USER]
+    return max((place for place, token in enumerate(ids) if token == start), default=0)

@@ -54,7 +54,7 @@ class Turn:
     """
 
     def __init__(self, memories: Memories, request: Request):
-        self._memories, self._writes = memories, request.memory == "read-write"
+        self._memories, self._writes, self._first = memories, request.memory == "read-write", request.turn
         self._said = memories.conversations(request.namespace)
         self._before, self._spoken = self._said.clock, len(self._said) > 0
         self._read, self._keys = 0, list[np.ndarray]()
@@ -99,7 +99,7 @@ class Turn:
         return Neighbours(similarity=similarity, value=value, weight=weight)
 
     def finish(self, tokens: Sequence[int]) -> None:
-        """Remember a finished turn: its text, as far as the namespace does not remember it yet.
+        """Remember a finished turn: its text from `Request.turn` on, as far as the namespace does not remember it yet.
 
         A text that goes on from a remembered document becomes a part of it; one that only begins like it is a document
         of its own from where they part. Raises `StorageError` when the disk refuses.
@@ -108,11 +108,17 @@ class Turn:
             return
         known, document = find_beginning(self._said.entries, np.asarray(tokens, dtype=np.int64))
         first = self._read - sum(map(len, self._keys))
-        start, end = max(known, first), min(self._read, len(tokens) - 1)
+        start, end = max(self._goes_on(known), first), min(self._read, len(tokens) - 1)
         if end > start:
             key_TD = np.concatenate(self._keys)[start - first : end - first]
             document = self._said.begin() if document is None else document
             self._said.append(document, list(tokens[start : end + 1]), key_TD, start)
+
+    def _goes_on(self, known: int) -> int:
+        """From where a text is new of which so many positions are known: not before this turn, but for the border to a
+        remembered one: its last token, which is known as what follows another, and its end, which is none of its text.
+        """
+        return known if known and self._first - known <= 2 else self._first
 
 
 def find_beginning(entries: Entries, tokens_T: np.ndarray) -> tuple[int, int | None]:

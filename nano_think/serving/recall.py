@@ -51,6 +51,11 @@ class Recall:
             raise ApiError(503, "this memory cannot be opened now; the server's log says why") from None
 
     def _document(self, number: int, turns: list[Turn]) -> dict[str, Any]:
-        text = "".join(self._tokenizer.decode(turn.tokens[bool(i) :].tolist()) for i, turn in enumerate(turns))
+        parts, end = [], None
+        for turn in turns:
+            # The last token of a turn is the first of the one that goes on from it.
+            parts.append(turn.tokens[int(turn.first == end) :].tolist())
+            end = turn.first + len(turn.tokens) - 1
+        text = "".join(map(self._tokenizer.decode, parts))
         written = datetime.fromtimestamp(max(turn.written for turn in turns), UTC).isoformat(timespec="seconds")
         return {"document": number, "text": text, "entries": sum(map(len, turns)), "written": written}

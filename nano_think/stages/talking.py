@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nano_think.core.errors import ArtifactError
 from nano_think.data.tokenizer_chat import CHAT
-from nano_think.inference.dialogue import encode_fitting
+from nano_think.inference.dialogue import encode_fitting, last_turn
 from nano_think.inference.engine import Engine
 from nano_think.inference.request import Event, Memory, Request
 from nano_think.inference.sampling import SamplingConfig
@@ -40,8 +40,9 @@ class Talker:
         """`chat` token by token. Who stops reading ends the answer: what was said until then is kept."""
         wanted = [*self.messages, {"role": "user", "content": text}]
         special = self.opened.tokenizer.special
+        ids = encode_fitting(wanted, self.opened.tokenizer, self.opened.shape.window)
         request = Request(
-            prompt=tuple(encode_fitting(wanted, self.opened.tokenizer, self.opened.shape.window)),
+            prompt=tuple(ids), turn=last_turn(ids, self.opened.tokenizer),
             max_new_tokens=max_new_tokens, sampling=sampling, stop_tokens=tuple(special[name] for name in CHAT),
             memory=memory, namespace=namespace,
         )  # fmt: skip

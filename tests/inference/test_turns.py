@@ -114,6 +114,26 @@ def test_a_conversation_that_goes_on_stays_one_document(model: NanoThink, opened
     assert [turn.first for turn in opened("alice").turns()] == [0, len(first) - 1]
 
 
+def test_what_was_erased_or_not_kept_does_not_come_back_with_the_next_turn(model: NanoThink, opened: Opened):
+    """The prompt holds the earlier turns; only the last one is written, behind what is remembered of the others."""
+    one = engine(model, opened)
+    first = say(one, 3, 4)
+    unkept = say(one, *first[1:], 7, 8, memory="read")
+    third = say(one, *unkept[1:], 5, 6, turn=len(unkept))
+    assert documents_of(opened("alice")) == {0: first[:-1] + third[len(unkept) : -1]}
+    opened("alice").forget()
+    last = say(one, *third[1:], 9, turn=len(third))
+    assert documents_of(opened("alice")) == {1: last[len(third) : -1]}
+
+
+def test_the_border_to_a_remembered_turn_is_remembered(model: NanoThink, opened: Opened):
+    """An answer's end (here 9) is written with the next turn: a document has no gaps of one token."""
+    one = engine(model, opened)
+    first = say(one, 3, 4)
+    second = say(one, *first[1:], 9, 7, 8, turn=len(first) + 1)
+    assert documents_of(opened("alice")) == {0: second[:-1]}
+
+
 def test_what_parts_from_a_remembered_text_is_a_document_from_there_on(model: NanoThink, opened: Opened):
     one = engine(model, opened)
     first, other = say(one, 3, 4, 5, 6), say(one, 3, 4, 9, 9)
