@@ -58,7 +58,7 @@ class Conversation:
                 self._command(text)
             else:
                 self._answer(text)
-        except NanoThinkError as error:
+        except (NanoThinkError, OSError) as error:
             self.console.print(Text(clean(str(error)), style="red"))
 
     def _answer(self, text: str) -> None:
@@ -98,6 +98,8 @@ class Conversation:
 
     def _save(self, file: str) -> None:
         path = _path(file, "/save")
+        if path.is_dir() or not path.parent.is_dir():
+            raise UsageError(f"/save: {path}: wanted a file in a folder that exists")
         with storage(path):
             write_json(path, {"messages": self.talker.messages})
         self.console.print(Text(f"{len(self.talker.messages)} messages in {path}"))
@@ -161,7 +163,10 @@ def in_words(names: Sequence[str], weights: Sequence[float]) -> str:
 def _path(file: str, command: str) -> Path:
     if not file:
         raise UsageError(f"{command}: wanted the name of a file")
-    return Path(file).expanduser()
+    try:
+        return Path(file).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{command}: {file}: {error}") from None
 
 
 def _messages(values: Any, path: Path) -> list[dict[str, str]]:

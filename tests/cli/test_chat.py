@@ -61,7 +61,7 @@ def test_answer_is_coloured_by_expert_and_summed_in_a_bar(talk):
 
 def test_what_is_said_cannot_steer_the_terminal(talk):
     """No escape sequence but our own colours; no title, no bell, no cursor."""
-    talk.take("\x1b[2J\x1b]0;title\x07\x9b31m[bold]x[/bold]")
+    talk.take("\ud800\x1b[2J\x1b]0;title\x07\x9b31m[bold]x[/bold]")
     said = talk.printed()
     assert "\x07" not in said and "\x9b" not in said and "\x1b]" not in said and "\x1b[2J" not in said
     assert {part.partition("m")[0][-1:].isdigit() for part in said.split("\x1b[")[1:]} == {True}
@@ -100,7 +100,11 @@ def test_what_is_no_conversation_is_not_loaded(talk, tmp_path, text):
     assert "said.json" in talk.printed().replace("\n", "") and talk.talker.messages == []
 
 
-@pytest.mark.parametrize("line", ["/nothing", "/temp hot", "/temp -1", "/memory always", "/load", "/save"])
+MISTAKES = ["/nothing", "/temp hot", "/temp -1", "/memory always", "/load", "/save"]
+FILES = ["/save /no/such/x", "/save /", "/save ~nobody-here/x"]
+
+
+@pytest.mark.parametrize("line", MISTAKES + FILES)
 def test_mistakes_are_told_and_end_nothing(talk, line):
     talk.take(line)
     assert talk.printed().strip() and not talk.over
