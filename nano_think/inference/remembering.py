@@ -66,8 +66,9 @@ class Turn:
             self._read = read
 
     def mix(self, logits_V: Tensor, hidden_D: Tensor) -> Tensor:
-        """ln p of the next token with what is remembered mixed in, (V), behind a hidden state; where nothing is, or
-        where nothing of it counts, the logits as they are.
+        """The logits of the next token with what is remembered mixed in, (V), behind a hidden state; where nothing is,
+        or where nothing of it counts, as they are. Mixed ones are ln p + ln sum exp(logits): as far above and below 0
+        as the model's own, which a repetition penalty treats differently.
         """
         gate = self._memories.gate
         if not gate.share:
@@ -75,7 +76,8 @@ class Turn:
         neighbours = self._search(to_key(hidden_D)[None].cpu().numpy())
         if neighbours is None or not neighbours.found[0]:
             return logits_V
-        return mix_distribution(logits_V.float().softmax(dim=-1).cpu(), neighbours, gate).log().to(logits_V.device)
+        p_V = mix_distribution(logits_V.float().softmax(dim=-1).cpu(), neighbours, gate)
+        return p_V.log().to(logits_V.device) + logits_V.float().logsumexp(dim=-1)
 
     def _search(self, query_1D: np.ndarray) -> Neighbours | None:
         """The nearest of both memories together; conversations as they were when the turn began. None of two empty

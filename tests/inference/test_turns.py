@@ -198,6 +198,15 @@ def test_a_gate_of_nothing_changes_nothing(model: NanoThink, opened: Opened):
     assert say(one, 3, 4, memory="read") == say(one, 3, 4, memory="off")
 
 
+def test_mixed_logits_stand_where_the_models_own_do(model: NanoThink, opened: Opened):
+    """A share of almost nothing changes almost nothing, also of what a repetition penalty divides or multiplies."""
+    say(engine(model, opened), 3, 4)
+    memories = Memories(conversations=opened, gate=Gate(share=1e-6))
+    turn = memories.begin(Request(prompt=(START,), memory="read", namespace="alice"))
+    logits_V = 5 + torch.randn(len(model.head.table), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(turn.mix(logits_V, torch.ones(WIDTH)), logits_V, atol=1e-3, rtol=0)
+
+
 def last(events: list[Event]) -> Event:
     return events[-1]
 
@@ -211,9 +220,12 @@ def test_a_memory_that_cannot_be_opened_ends_its_request_alone(model: NanoThink,
     assert last(found[right]).finish == "length"
 
 
-def test_an_answer_stands_when_the_disk_refuses(model: NanoThink, opened: Opened, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", [StorageError("memory: no space left"), OSError(5, "no space left")])
+def test_an_answer_stands_when_the_disk_refuses(
+    error: Exception, model: NanoThink, opened: Opened, monkeypatch: pytest.MonkeyPatch
+):
     def refuse(*_: object) -> int:
-        raise StorageError("memory: no space left on the device")
+        raise error
 
     monkeypatch.setattr(opened("alice"), "append", refuse)
     request = Request(prompt=(START, 3), max_new_tokens=3, memory="read-write", namespace="alice")
