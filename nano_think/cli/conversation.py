@@ -73,6 +73,8 @@ class Conversation:
             go_on_after(interrupt)
             self.console.print(" (stopped)", end="", style="dim")
         self.console.print()
+        if self.last and self.last[-1].error:
+            self.console.print(Text(f"not remembered: {clean(self.last[-1].error)}", style="red"))
         spoken = [event for event in self.last if event.weights]
         if spoken:
             means = [sum(part) / len(spoken) for part in zip(*(event.weights for event in spoken), strict=True)]

@@ -145,6 +145,12 @@ def test_every_ctrl_c_ends_an_answer_and_sigterm_the_conversation(names, stays):
     assert stays or "Stopped" in done.stderr
 
 
+def test_a_turn_that_is_not_remembered_is_told(talk):
+    talk.talker.stream = lambda *_: iter([Event(request=1, finish="stop", error="no space left")])
+    talk.take("hi")
+    assert "not remembered: no space left" in talk.printed()
+
+
 @pytest.mark.slow
 def test_a_whole_conversation(nano_run, tmp_path):
     """Standard input to its end: a message of two lines, memory off, and what was said in a file."""
