@@ -1,6 +1,7 @@
 """`nano-think chat`: talk to a trained mixture in the terminal."""
 
 import contextlib
+import io
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,9 @@ def main(arguments: list[str]) -> int:
     wanted = parse_arguments(ChatArguments, "chat", arguments)
     if wanted.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens: wanted at least 1, got {wanted.max_new_tokens}")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # What is no UTF-8 becomes U+FFFD, and the conversation goes on.
+        sys.stdin.reconfigure(errors="replace")
     with contextlib.ExitStack() as held:
         conversation = _open(wanted, held)
         if sys.stdin.isatty():

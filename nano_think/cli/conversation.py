@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from nano_think.cli.signals import go_on_after
 from nano_think.core.console import clean
 from nano_think.core.errors import InputError, NanoThinkError, UsageError, nearest, storage
 from nano_think.core.files import read_json, write_json
@@ -57,7 +58,7 @@ class Conversation:
                 self._command(text)
             else:
                 self._answer(text)
-        except NanoThinkError as error:
+        except (NanoThinkError, OSError) as error:
             self.console.print(Text(clean(str(error)), style="red"))
 
     def _answer(self, text: str) -> None:
@@ -67,10 +68,13 @@ class Conversation:
             for event in events:
                 self.last.append(event)
                 self.console.print(tinted(event), end="")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             events.close()  # type: ignore[attr-defined]
+            go_on_after(interrupt)
             self.console.print(" (stopped)", end="", style="dim")
         self.console.print()
+        if self.last and self.last[-1].error:
+            self.console.print(Text(f"not remembered: {clean(self.last[-1].error)}", style="red"))
         spoken = [event for event in self.last if event.weights]
         if spoken:
             means = [sum(part) / len(spoken) for part in zip(*(event.weights for event in spoken), strict=True)]
@@ -96,6 +100,8 @@ class Conversation:
 
     def _save(self, file: str) -> None:
         path = _path(file, "/save")
+        if path.is_dir() or not path.parent.is_dir():
+            raise UsageError(f"/save: {path}: wanted a file in a folder that exists")
         with storage(path):
             write_json(path, {"messages": self.talker.messages})
         self.console.print(Text(f"{len(self.talker.messages)} messages in {path}"))
@@ -159,7 +165,10 @@ def in_words(names: Sequence[str], weights: Sequence[float]) -> str:
 def _path(file: str, command: str) -> Path:
     if not file:
         raise UsageError(f"{command}: wanted the name of a file")
-    return Path(file).expanduser()
+    try:
+        return Path(file).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{command}: {file}: {error}") from None
 
 
 def _messages(values: Any, path: Path) -> list[dict[str, str]]:

@@ -7,30 +7,21 @@ import os
 import signal
 import sys
 import traceback
-from types import FrameType
 
 from nano_think import __version__
+from nano_think.cli.signals import leave_at_the_second_signal
 from nano_think.cli.verbs import all_verbs, described
 from nano_think.core.console import clean
 from nano_think.core.errors import Interrupted, NanoThinkError, UsageError, nearest
 
 DEBUG = "--debug"
-SHOW_CURSOR = b"\x1b[?25h\n"
-
-
-class Stopped(KeyboardInterrupt):
-    """SIGINT or SIGTERM: both are felt like Ctrl-C, which no `except Exception` on the way swallows."""
-
-    def __init__(self, signum: int):
-        super().__init__()
-        self.signum = signum
 
 
 def main() -> int:
     """The `nano-think` command; exit codes are listed in docs/exit-codes.md."""
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = DEBUG in sys.argv
-    _leave_at_the_second_signal()
+    leave_at_the_second_signal()
     # Without it the interpreter spends seconds on looking for garbage among all that torch and Prefect have made.
     atexit.register(gc.freeze)
     # Read when torch is first imported: threads that wait for each other sleep (see core/process.py).
@@ -80,24 +71,6 @@ def _fail(message: str, code: int, debug: bool) -> int:
         traceback.print_exc()
     print(f"nano-think: error: {clean(message)}", file=sys.stderr)
     return code
-
-
-def _leave_at_the_second_signal() -> None:
-    """The first SIGINT or SIGTERM ends what we do in good order; a second one ends us there and then. What we have
-    started notices that we are gone, and goes too.
-    """
-    received: list[int] = []
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        if received:
-            if sys.stderr.isatty():
-                os.write(sys.stderr.fileno(), SHOW_CURSOR)
-            os._exit(128 + signum)
-        received.append(signum)
-        raise Stopped(signum)
-
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, handle)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> int:
     wanted = parse_arguments(ServeArguments, "serve", arguments)
     key = os.environ.get(KEY, "")
     check_exposure(wanted.host, key)
+    _check(wanted)
     try:
         from nano_think.serving.server import address, listen, serve
     except ModuleNotFoundError as error:
@@ -62,6 +63,16 @@ def main(arguments: list[str]) -> int:
         app, worker = _assemble(wanted, key, held)
         print(f"listening on {address(listening, wanted.host)}", flush=True)
         return serve(app, worker, wanted.limits, listening)
+
+
+def _check(wanted: ServeArguments) -> None:
+    """`UsageError` for what would else be found with each request that leaves it open."""
+    from nano_think.memory.places import place
+
+    if wanted.answer < 1:
+        raise UsageError(f"--answer: wanted at least 1, got {wanted.answer}")
+    if wanted.namespace:
+        place(wanted.root, "", wanted.namespace)
 
 
 def _assemble(wanted: ServeArguments, key: str, held: contextlib.ExitStack) -> "tuple[ASGIApp, Worker]":

@@ -10,11 +10,14 @@ if TYPE_CHECKING:
 
 # Columns of what is not shown on a terminal but written to a file or piped on: nobody wants it folded.
 WIDE = 200
+HALVES = frozenset(map(chr, range(0xD800, 0xE000)))
 
 
 def clean(text: str) -> str:
-    """Text without control characters but line ends and tabs: what a model says must not steer the terminal."""
-    return "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160))
+    """Text without control characters but line ends and tabs: what a model says must not steer the terminal. Without
+    halves of surrogate pairs too, which no terminal can be sent.
+    """
+    return "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160 or c in HALVES))
 
 
 def spelled(text: str) -> Iterator[tuple[str, bool]]:

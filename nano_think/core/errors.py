@@ -83,6 +83,11 @@ def storage(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"{path}: no space left on the device; free some or choose another --root") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise StorageError(
+                f"{path}: too many files are open; close some, or raise the limit (ulimit -n)"
+            ) from error
+        refusals = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+        if error.errno in (*refusals, errno.EISDIR, errno.ENOTEMPTY):
             raise StorageError(f"{path}: cannot be written ({error.strerror}); choose another --root") from error
         raise

@@ -59,8 +59,10 @@ class NanoThinkLM(TemplateLM):
         tokens_BT = torch.tensor([row[:-1] + [0] * (T + 1 - len(row)) for row in rows])
         logits_BTV = self.model.logits(self.model(tokens_BT))
         for row, (_, continuation), logits_TV in zip(rows, pairs, logits_BTV, strict=True):
-            wanted = torch.tensor(row[-len(continuation) :])
-            said_TV = logits_TV[len(row) - 1 - len(continuation) : len(row) - 1]
+            # Of a continuation longer than the window, its end.
+            said = min(len(continuation), len(row) - 1)
+            wanted = torch.tensor(row[len(row) - said :])
+            said_TV = logits_TV[len(row) - 1 - said : len(row) - 1]
             log_p = said_TV.log_softmax(-1).gather(1, wanted[:, None]).sum().item()
             yield log_p, bool((said_TV.argmax(-1) == wanted).all())
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nano_think.core.errors import NanoThinkError, UsageError
+from nano_think.core.errors import NanoThinkError, StorageError, UsageError
 from nano_think.inference.detokenizer import TextStream
 from nano_think.inference.remembering import Memories, Turn
 from nano_think.inference.request import Event, Finish, Request
@@ -120,11 +120,12 @@ class Engine:
         return [Event(request=one.id, text=one.text.end(), finish="cancelled") for one in dropped]
 
     def _begin(self, slot: int, one: "_Running") -> list[Event]:
-        """Let a request in, unless its memory cannot be opened: then that is its end."""
+        """Let a request in, unless its memory cannot be opened: then that is its end, and no other request's."""
         try:
             one.turn = self.memories.begin(one.request) if self.memories else None
-        except NanoThinkError as error:
-            return [Event(request=one.id, finish="error", error=str(error), failure=error)]
+        except (NanoThinkError, OSError) as error:
+            failure = as_failure(error, one.request.namespace)
+            return [Event(request=one.id, finish="error", error=str(failure), failure=failure)]
         self._running[slot] = one
         return []
 
@@ -170,8 +171,9 @@ class _Running:
             return event
         try:
             self.turn.finish(self.tokens)
-        except NanoThinkError as error:
-            return replace(event, error=str(error), failure=error)
+        except (NanoThinkError, OSError) as error:
+            failure = as_failure(error, self.request.namespace)
+            return replace(event, error=str(failure), failure=failure)
         return event
 
     def take(self, logits_V: Tensor, weight_K: list[float], model: Model, tokenizer: Bytes) -> Event:
@@ -195,6 +197,11 @@ class _Running:
 
     def _finish(self) -> Finish | None:
         return "stop" if self.text.stopped else "length" if self.left == 0 else None
+
+
+def as_failure(error: NanoThinkError | OSError, namespace: str) -> NanoThinkError:
+    """What went wrong with a memory, as an error that names it."""
+    return StorageError(f"memory '{namespace}': {error}") if isinstance(error, OSError) else error
 
 
 def log_probabilities(logits_V: Tensor, token: int, likeliest: int | None) -> dict:

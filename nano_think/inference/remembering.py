@@ -54,7 +54,7 @@ class Turn:
     """
 
     def __init__(self, memories: Memories, request: Request):
-        self._memories, self._writes = memories, request.memory == "read-write"
+        self._memories, self._writes, self._first = memories, request.memory == "read-write", request.turn
         self._said = memories.conversations(request.namespace)
         self._before, self._spoken = self._said.clock, len(self._said) > 0
         self._read, self._keys = 0, list[np.ndarray]()
@@ -66,8 +66,9 @@ class Turn:
             self._read = read
 
     def mix(self, logits_V: Tensor, hidden_D: Tensor) -> Tensor:
-        """ln p of the next token with what is remembered mixed in, (V), behind a hidden state; where nothing is, or
-        where nothing of it counts, the logits as they are.
+        """The logits of the next token with what is remembered mixed in, (V), behind a hidden state; where nothing is,
+        or where nothing of it counts, as they are. Mixed ones are ln p + ln sum exp(logits): as far above and below 0
+        as the model's own, which a repetition penalty treats differently.
         """
         gate = self._memories.gate
         if not gate.share:
@@ -75,7 +76,8 @@ class Turn:
         neighbours = self._search(to_key(hidden_D)[None].cpu().numpy())
         if neighbours is None or not neighbours.found[0]:
             return logits_V
-        return mix_distribution(logits_V.float().softmax(dim=-1).cpu(), neighbours, gate).log().to(logits_V.device)
+        p_V = mix_distribution(logits_V.float().softmax(dim=-1).cpu(), neighbours, gate)
+        return p_V.log().to(logits_V.device) + logits_V.float().logsumexp(dim=-1)
 
     def _search(self, query_1D: np.ndarray) -> Neighbours | None:
         """The nearest of both memories together; conversations as they were when the turn began. None of two empty
@@ -99,7 +101,7 @@ class Turn:
         return Neighbours(similarity=similarity, value=value, weight=weight)
 
     def finish(self, tokens: Sequence[int]) -> None:
-        """Remember a finished turn: its text, as far as the namespace does not remember it yet.
+        """Remember a finished turn: its text from `Request.turn` on, as far as the namespace does not remember it yet.
 
         A text that goes on from a remembered document becomes a part of it; one that only begins like it is a document
         of its own from where they part. Raises `StorageError` when the disk refuses.
@@ -108,11 +110,17 @@ class Turn:
             return
         known, document = find_beginning(self._said.entries, np.asarray(tokens, dtype=np.int64))
         first = self._read - sum(map(len, self._keys))
-        start, end = max(known, first), min(self._read, len(tokens) - 1)
+        start, end = max(self._goes_on(known), first), min(self._read, len(tokens) - 1)
         if end > start:
             key_TD = np.concatenate(self._keys)[start - first : end - first]
             document = self._said.begin() if document is None else document
             self._said.append(document, list(tokens[start : end + 1]), key_TD, start)
+
+    def _goes_on(self, known: int) -> int:
+        """From where a text is new of which so many positions are known: not before this turn, but for the border to a
+        remembered one: its last token, which is known as what follows another, and its end, which is none of its text.
+        """
+        return known if known and self._first - known <= 2 else self._first
 
 
 def find_beginning(entries: Entries, tokens_T: np.ndarray) -> tuple[int, int | None]:

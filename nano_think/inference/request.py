@@ -35,6 +35,10 @@ class Request:
     """Whether what the namespace remembers counts, and whether this turn will be remembered when it is finished."""
     namespace: str = "default"
     """Whose memory it is."""
+    turn: int = 0
+    """Where in the prompt this turn begins: nothing before it is written to the memory, for that is what earlier turns
+    have left there, or what was erased or not to be kept (position).
+    """
 
     def __post_init__(self) -> None:
         if not self.prompt:

@@ -125,8 +125,14 @@ class Conversations:
             time=self.clock, written=int(time.time()),
         )  # fmt: skip
         entries = turn.entries().checked()
-        self._journal.append(turn)
-        self._take(entries)
+        try:
+            self._journal.append(turn)
+            self._take(entries)
+        except KeyboardInterrupt:
+            # It may have come between the disk and what is known here: what is on the disk counts.
+            self._journal.stop_writing()
+            self._open()
+            raise
 
     def _take(self, entries: Entries) -> None:
         """Let searches find entries. An index that has to be trained anew is, while searches go on with the old."""

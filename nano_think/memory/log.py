@@ -76,10 +76,12 @@ class LogWriter:
         if self._broken:
             raise StorageError(f"{self._path}: an earlier record could be neither written nor taken back; open it anew")
         with storage(self._path):
+            end = self._end
             try:
                 self._write(pack(payload))
-            except OSError:
-                self._broken = True
+            except BaseException:
+                # Ctrl-C too: a part of a record in the middle of the log would be damage.
+                self._broken, self._end = True, end
                 with contextlib.suppress(OSError):
                     self._cut()
                     self._broken = False

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nano_think.memory.conversation import Conversations
-from nano_think.memory.journal import Owner
+from nano_think.memory.journal import LOG, Owner
 from nano_think.memory.places import place
 
 
@@ -22,6 +22,10 @@ class Namespaces:
             folder = place(self._root, self._owner.model, namespace)
             self._held[namespace] = Conversations(folder, self._owner, write=True)
         return self._held[namespace]
+
+    def exists(self, namespace: str) -> bool:
+        """Whether a namespace has ever been written to; nothing is opened or made to find that."""
+        return namespace in self._held or (place(self._root, self._owner.model, namespace) / LOG).is_file()
 
     def close(self) -> None:
         while self._held:

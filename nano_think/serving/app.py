@@ -100,13 +100,16 @@ def _add_answers(app: FastAPI, served: Served, worker: Worker) -> None:
     async def chat(request: Request) -> Response:
         worker.check_room()
         asked = read(ChatRequest, await request.body())
-        return await _respond(request, worker, from_chat(asked, served), asked, _answer(asked, served, True))
+        # To read a long conversation takes a while, in which others are answered.
+        wanted = await asyncio.to_thread(from_chat, asked, served)
+        return await _respond(request, worker, wanted, asked, _answer(asked, served, True))
 
     @app.post("/v1/completions")
     async def completion(request: Request) -> Response:
         worker.check_room()
         asked = read(CompletionRequest, await request.body())
-        return await _respond(request, worker, from_completion(asked, served), asked, _answer(asked, served, False))
+        wanted = await asyncio.to_thread(from_completion, asked, served)
+        return await _respond(request, worker, wanted, asked, _answer(asked, served, False))
 
 
 def _answer(asked: ChatRequest | CompletionRequest, served: Served, chat: bool) -> Answer:

@@ -1,12 +1,12 @@
 """From what a client asks to what the engine is asked."""
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nano_think.core.errors import InputError, UsageError
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.data.tokenizer_chat import CHAT
-from nano_think.inference.dialogue import encode_fitting
+from nano_think.inference.dialogue import encode_fitting, last_turn
 from nano_think.inference.request import Memory, Request
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.serving.config import Limits
@@ -49,7 +49,7 @@ def from_chat(asked: ChatRequest, served: Served) -> Request:
             ids, _ = served.tokenizer.encode_chat(messages, add_generation_prompt=True)
     except InputError as error:
         raise ApiError(400, str(error), param="messages") from None
-    return _request(asked, ids, asked.likeliest, served)
+    return replace(_request(asked, ids, asked.likeliest, served), turn=last_turn(ids, served.tokenizer))
 
 
 def from_completion(asked: CompletionRequest, served: Served) -> Request:

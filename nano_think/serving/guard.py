@@ -64,7 +64,7 @@ class Guard:
         host = headers.get("host", "")
         if not self._known(host):
             raise ApiError(403, "this server does not answer to that Host", code="host")
-        if method not in SAFE:
+        if method not in SAFE or path.startswith("/v1/"):
             self._check_origin(host, headers)
         if self.key and path.startswith("/v1/"):
             self._check_key(headers.get("authorization", ""))

@@ -4,30 +4,37 @@ A memory keeps the tokens of turns; what is shown is their text. All of it runs 
 """
 
 import logging
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from nano_think.core.console import clean
 from nano_think.core.errors import NanoThinkError, UsageError
 from nano_think.data.tokenizer import Tokenizer
-from nano_think.memory.conversation import Conversations
+from nano_think.memory.conversation import LIMIT, Conversations
 from nano_think.memory.turn import Turn
 from nano_think.serving.errors import ApiError
 
-Open = Callable[[str], Conversations]
 log = logging.getLogger(__name__)
 
 
-class Recall:
-    """`open` gives the memory of a namespace, for writing."""
+class Opens(Protocol):
+    """What is used of `Namespaces`."""
 
-    def __init__(self, open: Open, tokenizer: Tokenizer):
+    def __call__(self, namespace: str) -> Conversations: ...
+    def exists(self, namespace: str) -> bool: ...
+
+
+class Recall:
+    """`open` gives the memory of a namespace, for writing; one that was never written is not made by asking for it."""
+
+    def __init__(self, open: Opens, tokenizer: Tokenizer):
         self._open, self._tokenizer = open, tokenizer
 
     def show(self, namespace: str) -> dict[str, Any]:
         """The documents (conversations) of a namespace, the newest first, each with the text of its turns."""
         memory = self._memory(namespace)
+        if memory is None:
+            return {"namespace": namespace, "entries": 0, "limit": LIMIT, "documents": []}
         documents: dict[int, list[Turn]] = {}
         for turn in memory.turns():
             documents.setdefault(turn.document, []).append(turn)
@@ -36,21 +43,27 @@ class Recall:
 
     def forget(self, namespace: str, document: int | None = None) -> dict[str, Any]:
         """Erase one document, or all of a namespace, from every file; how many entries went."""
-        gone = self._memory(namespace).forget(None if document is None else [document])
+        memory = self._memory(namespace)
+        gone = memory.forget(None if document is None else [document]) if memory is not None else 0
         if document is not None and not gone:
             raise ApiError(404, f"memory '{namespace}' has no document {document}", code="document_not_found")
         return {"namespace": namespace, "document": document, "entries": gone}
 
-    def _memory(self, namespace: str) -> Conversations:
+    def _memory(self, namespace: str) -> Conversations | None:
         try:
-            return self._open(namespace)
+            return self._open(namespace) if self._open.exists(namespace) else None
         except UsageError as error:
             raise ApiError(400, str(error), param="namespace") from None
-        except NanoThinkError as error:
+        except (NanoThinkError, OSError) as error:
             log.warning("a memory cannot be opened: %s", clean(str(error)))
             raise ApiError(503, "this memory cannot be opened now; the server's log says why") from None
 
     def _document(self, number: int, turns: list[Turn]) -> dict[str, Any]:
-        text = "".join(self._tokenizer.decode(turn.tokens[bool(i) :].tolist()) for i, turn in enumerate(turns))
+        parts, end = [], None
+        for turn in turns:
+            # The last token of a turn is the first of the one that goes on from it.
+            parts.append(turn.tokens[int(turn.first == end) :].tolist())
+            end = turn.first + len(turn.tokens) - 1
+        text = "".join(map(self._tokenizer.decode, parts))
         written = datetime.fromtimestamp(max(turn.written for turn in turns), UTC).isoformat(timespec="seconds")
         return {"document": number, "text": text, "entries": sum(map(len, turns)), "written": written}

@@ -50,7 +50,7 @@ def configure(app: ASGIApp, limits: Limits) -> uvicorn.Config:
 
 
 def serve(app: ASGIApp, worker: Worker, limits: Limits, listening: socket.socket) -> int:
-    """Answer until SIGINT or SIGTERM; the exit code, 130 or 143."""
+    """Answer until SIGINT or SIGTERM; the exit code, 130 or 143; 1 where it could not start."""
     server = Server(configure(app, limits), worker)
     try:
         # uvicorn raises the signal once more when all is done, for whoever waits for it.
@@ -59,4 +59,4 @@ def serve(app: ASGIApp, worker: Worker, limits: Limits, listening: socket.socket
         return 128 + int(getattr(stop, "signum", signal.SIGINT))
     except asyncio.CancelledError:
         pass
-    return 0
+    return 0 if server.started else 1

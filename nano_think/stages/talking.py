@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nano_think.core.errors import ArtifactError
 from nano_think.data.tokenizer_chat import CHAT
-from nano_think.inference.dialogue import encode_fitting
+from nano_think.inference.dialogue import encode_fitting, last_turn
 from nano_think.inference.engine import Engine
 from nano_think.inference.request import Event, Memory, Request
 from nano_think.inference.sampling import SamplingConfig
@@ -37,21 +37,28 @@ class Talker:
         memory: Memory = "off",
         namespace: str = "default",
     ) -> Iterator[Event]:
-        """`chat` token by token. Who stops reading ends the answer: what was said until then is kept."""
+        """`chat` token by token. Who stops reading ends the answer: what was said until then is kept. Of a turn that
+        fails nothing is.
+        """
         wanted = [*self.messages, {"role": "user", "content": text}]
         special = self.opened.tokenizer.special
+        ids = encode_fitting(wanted, self.opened.tokenizer, self.opened.shape.window)
         request = Request(
-            prompt=tuple(encode_fitting(wanted, self.opened.tokenizer, self.opened.shape.window)),
+            prompt=tuple(ids), turn=last_turn(ids, self.opened.tokenizer),
             max_new_tokens=max_new_tokens, sampling=sampling, stop_tokens=tuple(special[name] for name in CHAT),
             memory=memory, namespace=namespace,
         )  # fmt: skip
-        said: list[str] = []
+        said, failed = list[str](), False
         try:
             for event in self._answer(request):
                 said.append(event.text)
                 yield event
+        except Exception:
+            failed = True
+            raise
         finally:
-            self.messages = [*wanted, {"role": "assistant", "content": "".join(said)}]
+            if not failed:
+                self.messages = [*wanted, {"role": "assistant", "content": "".join(said)}]
 
     def complete(self, prompt: str, max_new_tokens: int = 128, sampling: SamplingConfig = USUAL) -> str:
         """How a text goes on; nothing is kept."""
@@ -66,7 +73,7 @@ class Talker:
     def _answer(self, request: Request) -> Iterator[Event]:
         for event in self.engine.stream(request):
             if event.finish == "error":
-                raise ArtifactError(event.error)
+                raise event.failure or ArtifactError(event.error)
             yield event
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -36,14 +37,18 @@ class Parrot:
         self.messages = list(messages)
 
 
+def conversation(talker, **more):
+    return Conversation(
+        talker=talker, namespaces=lambda name: [0] * 7, sampling=SamplingConfig(), max_new_tokens=9, memory="read",
+        namespace="alice", **more,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def talk():
     """A conversation with a parrot in a terminal that shows colours, and what has been printed."""
     console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=100, highlight=False)
-    talking = Conversation(
-        talker=Parrot(), namespaces=lambda name: [0] * 7, sampling=SamplingConfig(), max_new_tokens=9, memory="read",
-        namespace="alice", console=console,
-    )  # fmt: skip
+    talking = conversation(Parrot(), console=console)
     talking.printed = console.file.getvalue
     return talking
 
@@ -56,7 +61,7 @@ def test_answer_is_coloured_by_expert_and_summed_in_a_bar(talk):
 
 def test_what_is_said_cannot_steer_the_terminal(talk):
     """No escape sequence but our own colours; no title, no bell, no cursor."""
-    talk.take("\x1b[2J\x1b]0;title\x07\x9b31m[bold]x[/bold]")
+    talk.take("\ud800\x1b[2J\x1b]0;title\x07\x9b31m[bold]x[/bold]")
     said = talk.printed()
     assert "\x07" not in said and "\x9b" not in said and "\x1b]" not in said and "\x1b[2J" not in said
     assert {part.partition("m")[0][-1:].isdigit() for part in said.split("\x1b[")[1:]} == {True}
@@ -95,7 +100,11 @@ def test_what_is_no_conversation_is_not_loaded(talk, tmp_path, text):
     assert "said.json" in talk.printed().replace("\n", "") and talk.talker.messages == []
 
 
-@pytest.mark.parametrize("line", ["/nothing", "/temp hot", "/temp -1", "/memory always", "/load", "/save"])
+MISTAKES = ["/nothing", "/temp hot", "/temp -1", "/memory always", "/load", "/save"]
+FILES = ["/save /no/such/x", "/save /", "/save ~nobody-here/x"]
+
+
+@pytest.mark.parametrize("line", MISTAKES + FILES)
 def test_mistakes_are_told_and_end_nothing(talk, line):
     talk.take(line)
     assert talk.printed().strip() and not talk.over
@@ -122,6 +131,24 @@ def test_error_of_the_model_is_told(talk):
     talk.talker.stream = refuse
     talk.take("hi")
     assert "no [31m" in talk.printed()
+
+
+STRUCK = Path(__file__).with_name("struck.py")
+
+
+@pytest.mark.parametrize(
+    ("names", "stays"), [(["SIGINT"] * 3, True), (["SIGTERM"], False), (["SIGINT", "SIGTERM"], False)]
+)
+def test_every_ctrl_c_ends_an_answer_and_sigterm_the_conversation(names, stays):
+    done = subprocess.run([sys.executable, STRUCK, *names], capture_output=True, text=True, timeout=200)
+    assert ("at the end" in done.stdout) is stays and "two" not in done.stdout, done.stderr
+    assert stays or "Stopped" in done.stderr
+
+
+def test_a_turn_that_is_not_remembered_is_told(talk):
+    talk.talker.stream = lambda *_: iter([Event(request=1, finish="stop", error="no space left")])
+    talk.take("hi")
+    assert "not remembered: no space left" in talk.printed()
 
 
 @pytest.mark.slow

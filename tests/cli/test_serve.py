@@ -32,6 +32,12 @@ def client(server):
         yield one
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--namespace", "../x"), ("--answer", "0")])
+def test_flags_that_no_request_could_use_are_refused(say, flag, value):
+    told = say("serve", "--port", 0, flag, value)
+    assert told.code == 2 and value in told.err
+
+
 @pytest.mark.slow
 def test_openais_client_streams(client):
     """Text piece by piece, log-probabilities, counts, and the weights of the experts as a field of their own."""

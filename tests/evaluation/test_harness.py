@@ -55,6 +55,13 @@ def test_likelihoods_are_ours(lm):
         assert log_p == pytest.approx(plainly(lm, whole[:split], whole[split:]), abs=1e-3)
 
 
+def test_of_a_continuation_longer_than_the_window_its_end_is_read(lm):
+    ids = lm.tok_encode(TEXT * 3)
+    assert len(ids) > lm.window
+    ((log_p, _),) = lm._loglikelihood_tokens([(("", ""), ids[:1], ids[1:])])
+    assert log_p == pytest.approx(plainly(lm, ids[: -lm.window], ids[-lm.window :]), abs=1e-2)
+
+
 def test_whole_texts_are_read_once(lm):
     """Every token counts once, however many windows it takes."""
     (short,) = lm.loglikelihood_rolling(requests("loglikelihood_rolling", [("the word",)]))

@@ -114,6 +114,26 @@ def test_a_conversation_that_goes_on_stays_one_document(model: NanoThink, opened
     assert [turn.first for turn in opened("alice").turns()] == [0, len(first) - 1]
 
 
+def test_what_was_erased_or_not_kept_does_not_come_back_with_the_next_turn(model: NanoThink, opened: Opened):
+    """The prompt holds the earlier turns; only the last one is written, behind what is remembered of the others."""
+    one = engine(model, opened)
+    first = say(one, 3, 4)
+    unkept = say(one, *first[1:], 7, 8, memory="read")
+    third = say(one, *unkept[1:], 5, 6, turn=len(unkept))
+    assert documents_of(opened("alice")) == {0: first[:-1] + third[len(unkept) : -1]}
+    opened("alice").forget()
+    last = say(one, *third[1:], 9, turn=len(third))
+    assert documents_of(opened("alice")) == {1: last[len(third) : -1]}
+
+
+def test_the_border_to_a_remembered_turn_is_remembered(model: NanoThink, opened: Opened):
+    """An answer's end (here 9) is written with the next turn: a document has no gaps of one token."""
+    one = engine(model, opened)
+    first = say(one, 3, 4)
+    second = say(one, *first[1:], 9, 7, 8, turn=len(first) + 1)
+    assert documents_of(opened("alice")) == {0: second[:-1]}
+
+
 def test_what_parts_from_a_remembered_text_is_a_document_from_there_on(model: NanoThink, opened: Opened):
     one = engine(model, opened)
     first, other = say(one, 3, 4, 5, 6), say(one, 3, 4, 9, 9)
@@ -178,6 +198,15 @@ def test_a_gate_of_nothing_changes_nothing(model: NanoThink, opened: Opened):
     assert say(one, 3, 4, memory="read") == say(one, 3, 4, memory="off")
 
 
+def test_mixed_logits_stand_where_the_models_own_do(model: NanoThink, opened: Opened):
+    """A share of almost nothing changes almost nothing, also of what a repetition penalty divides or multiplies."""
+    say(engine(model, opened), 3, 4)
+    memories = Memories(conversations=opened, gate=Gate(share=1e-6))
+    turn = memories.begin(Request(prompt=(START,), memory="read", namespace="alice"))
+    logits_V = 5 + torch.randn(len(model.head.table), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(turn.mix(logits_V, torch.ones(WIDTH)), logits_V, atol=1e-3, rtol=0)
+
+
 def last(events: list[Event]) -> Event:
     return events[-1]
 
@@ -191,9 +220,12 @@ def test_a_memory_that_cannot_be_opened_ends_its_request_alone(model: NanoThink,
     assert last(found[right]).finish == "length"
 
 
-def test_an_answer_stands_when_the_disk_refuses(model: NanoThink, opened: Opened, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", [StorageError("memory: no space left"), OSError(5, "no space left")])
+def test_an_answer_stands_when_the_disk_refuses(
+    error: Exception, model: NanoThink, opened: Opened, monkeypatch: pytest.MonkeyPatch
+):
     def refuse(*_: object) -> int:
-        raise StorageError("memory: no space left on the device")
+        raise error
 
     monkeypatch.setattr(opened("alice"), "append", refuse)
     request = Request(prompt=(START, 3), max_new_tokens=3, memory="read-write", namespace="alice")

@@ -112,6 +112,39 @@ def test_a_full_disk_takes_back_what_it_took(tmp_path: Path, monkeypatch: pytest
         assert tokens_of(memory) == tokens_of(open_memory(tmp_path, write=False)) == [0, 1, 2, 2000, 2001, 2002]
 
 
+@pytest.mark.parametrize("struck", ["write", "fsync", "pass", "take"])
+def test_ctrl_c_while_a_turn_is_written_leaves_all_of_it_or_nothing(struck, tmp_path: Path, monkeypatch):
+    """In the middle of the record, before it is flushed, or between the disk and the index."""
+    write = os.write
+
+    def interrupt(*arguments) -> None:
+        if struck == "write":
+            write(arguments[0], arguments[1][:20])
+        raise KeyboardInterrupt
+
+    with open_memory(tmp_path) as memory:
+        remember(memory, 0)
+        where = {"write": (os, "write"), "fsync": (os, "fsync"), "pass": (memory._journal, "_passed")}
+        with monkeypatch.context() as patch:
+            patch.setattr(*where.get(struck, (memory._store, "add")), once(patch, interrupt))
+            with pytest.raises(KeyboardInterrupt):
+                remember(memory, 1)
+        remember(memory, 2)
+        wanted = [0, 1, 2, *([] if struck in ("write", "fsync") else [1000, 1001, 1002]), 2000, 2001, 2002]
+        assert tokens_of(memory) == tokens_of(open_memory(tmp_path, write=False)) == wanted
+        assert memory.clock == len(wanted)
+
+
+def once(patch: pytest.MonkeyPatch, function):
+    """A function that takes itself and all other patches back when it is called."""
+
+    def call(*arguments):
+        patch.undo()
+        return function(*arguments)
+
+    return call
+
+
 def test_where_not_even_that_is_possible_nothing_more_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_) -> None:
         raise OSError(errno.EIO, "Input/output error")

@@ -49,7 +49,9 @@ def test_own_origin_is_answered(serving):
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_browsers_word_on_the_site_counts(serving, site):
-    assert post(serving(), sec_fetch_site=site).status_code == 403
+    server = serving()
+    assert post(server, sec_fetch_site=site).status_code == 403
+    assert server.client.get("/v1/memory/default", headers={"sec-fetch-site": site}).status_code == 403
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])

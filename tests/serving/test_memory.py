@@ -76,8 +76,26 @@ def test_memory_that_another_process_holds_is_told_without_its_name(serving, mem
     def held(namespace):
         raise LockedError("memory 'default': in use by process 1 on a-secret-host")
 
+    held.exists = lambda namespace: True
     answer = serving(recall=Recall(held, tokenizer)).client.get("/v1/memory/default")
     assert answer.status_code == 503 and "secret" not in answer.text
+
+
+def test_asking_for_a_namespace_makes_none(server, tmp_path):
+    """Else whoever can make a browser ask fills the disk and the process with open files."""
+    assert server.client.get("/v1/memory/nobody").json()["documents"] == []
+    assert server.client.delete("/v1/memory/nobody").json()["entries"] == 0
+    assert server.client.delete("/v1/memory/nobody/0").status_code == 404
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_behind_a_gap_is_shown_whole(server, memories, tokenizer):
+    """What was erased or never kept lies between two turns of one document."""
+    memory, ids = memories("default"), tokenizer.encode("was with all")
+    document = remember(memories, tokenizer)
+    memory.append(document, ids, np.eye(OWNER.width, dtype=np.float32)[np.zeros(len(ids) - 1, dtype=int)], 200)
+    (told,) = server.client.get("/v1/memory/default").json()["documents"]
+    assert told["text"] == f"<|bos|>{SECRET}was with all"
 
 
 def test_number_of_a_document_must_be_one(server):
