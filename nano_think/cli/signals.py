@@ -3,9 +3,11 @@
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 SHOW_CURSOR = b"\x1b[?25h\n"
+AGAIN_SECONDS = 0.05
 
 _received: list[int] = []
 
@@ -24,6 +26,20 @@ def leave_at_the_second_signal() -> None:
     """
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _handle)
+    sys.unraisablehook = _raise_again
+
+
+def _raise_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Python drops what is raised where it clears up (a weak reference's callback, a `__del__`), which the libraries
+    that we import do much of. A signal that was lost there comes once more.
+    """
+    if not isinstance(lost.exc_value, Stopped):
+        sys.__unraisablehook__(lost)
+        return
+    _received.clear()
+    again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), lost.exc_value.signum))
+    again.daemon = True
+    again.start()
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
