@@ -22,7 +22,7 @@ def sft(arguments: list[str]) -> int:
     from nano_think.cli.arguments import chat_defaults, parse_arguments
     from nano_think.core.config import to_dict
     from nano_think.stages.chat_session import check_chat
-    from nano_think.stages.session import hold
+    from nano_think.stages.session import check_room, hold
 
     preset, defaults = chat_defaults(arguments, "chat")
     kind = _arguments_kind()
@@ -30,8 +30,9 @@ def sft(arguments: list[str]) -> int:
     if wanted.print_config:
         print(yaml.safe_dump(to_dict(wanted.pipeline), sort_keys=False, allow_unicode=True), end="")
         return 0
+    check_chat(wanted.root, wanted.pipeline)
     with hold(wanted.root):
-        check_chat(wanted.root, wanted.pipeline)
+        check_room(wanted.root)
         artifacts = run_chat_locally(preset, to_dict(wanted.pipeline), wanted.root)
     _tell(artifacts, wanted.root, wanted.json)
     return 0

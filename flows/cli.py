@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> int:
     from nano_think.cli.pipeline import RunArguments, pipeline_arguments
     from nano_think.core.config import to_dict
     from nano_think.stages.outlook import ready
-    from nano_think.stages.session import check, hold
+    from nano_think.stages.session import check_room, check_sources, hold
 
     wanted = pipeline_arguments(RunArguments, "run", arguments)
     if wanted.print_config:
@@ -38,8 +38,9 @@ def run(arguments: list[str]) -> int:
         return 0
     nodes = wanted.nodes()
     chosen = wanted.selection.choose(nodes)
+    check_sources(wanted.pipeline)
     with hold(wanted.root):
-        check(wanted.root, wanted.pipeline)
+        check_room(wanted.root)
         # Said before anything is started, and once more by the flow, which others call too.
         ready(nodes, wanted.root, chosen)
         select = to_dict(wanted.selection)

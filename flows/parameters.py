@@ -1,7 +1,8 @@
 """What a flow can be told, with the types and words that Prefect's form shows and by which its server checks it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import is_dataclass
+from typing import Annotated, Any, get_type_hints
 
 from pydantic import TypeAdapter, WithJsonSchema
 
@@ -17,7 +18,21 @@ def partial_schema(kind: type) -> dict[str, Any]:
     reference, which forms cannot follow.
     """
     schema = TypeAdapter(kind).json_schema()
-    return _inline(schema, schema.get("$defs", {}))
+    inlined = _inline(schema, schema.get("$defs", {}))
+    _describe_inherited(kind, inlined["properties"])
+    return inlined
+
+
+def _describe_inherited(kind: type, properties: dict[str, Any]) -> None:
+    """Give settings that a configuration has from its base the words that stand there, which pydantic leaves out."""
+    for base in kind.__mro__[1:]:
+        inherited = TypeAdapter(base).json_schema()["properties"] if is_dataclass(base) else {}
+        for name, one in inherited.items():
+            if "description" in one:
+                properties[name].setdefault("description", one["description"])
+    for name, hint in get_type_hints(kind).items():
+        if isinstance(hint, type) and is_dataclass(hint) and name in properties:
+            _describe_inherited(hint, properties[name]["properties"])
 
 
 def _inline(value: Any, definitions: Mapping[str, Any], of_names: bool = False) -> Any:

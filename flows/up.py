@@ -25,9 +25,9 @@ class UpArguments:
     """
 
     prefect_port: int = 4200
-    """Port of Prefect's server."""
+    """Port of Prefect's server (TCP)."""
     mlflow_port: int = 5000
-    """Port of MLflow's pages."""
+    """Port of MLflow's pages (TCP)."""
 
     def __post_init__(self) -> None:
         if not all(0 < port < 65536 for port in (self.prefect_port, self.mlflow_port)):

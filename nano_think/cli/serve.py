@@ -34,7 +34,7 @@ class ServeArguments:
     host: str = "127.0.0.1"
     """Address to listen on; other machines can reach 0.0.0.0."""
     port: int = 8000
-    """Port to listen on; 0 takes any that is free."""
+    """Port to listen on; 0 takes any that is free (TCP)."""
     allow_host: tuple[str, ...] = ()
     """Names by which requests may call this server, besides localhost and plain addresses."""
     memory: Memory = "read-write"

@@ -304,7 +304,8 @@ def attend_doubled(clean_BNTT: Tensor, noisy_BNTS: Tensor, longest: int) -> Atte
     clean_tiles, tiles = causal_tiles(T), noisy_tiles(T, longest)
     if computes_tiles(clean_BNTT.device, 2 * T):
         behind = [Tile(slice(T + tile.queries.start, T + tile.queries.stop), tile.keys) for tile in tiles]
-        return attend_where(torch.cat([pad(clean_BNTT, (0, T)), noisy_BNTS], dim=2), clean_tiles + behind)
+        clean_BNTS = pad(clean_BNTT, (0, T)).expand(len(noisy_BNTS), -1, -1, -1)
+        return attend_where(torch.cat([clean_BNTS, noisy_BNTS], dim=2), clean_tiles + behind)
     attend_clean, attend_noisy = attend_where(clean_BNTT, clean_tiles), attend_where(noisy_BNTS, tiles)
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class SamplingConfig(Config):
     """Draw only from tokens that are at least this share as likely as the most likely one (0 to 1)."""
     repetition_penalty: float = 1.0
     """Divides the logits of tokens that the text holds already where they are positive, and multiplies them where they
-    are not; 1 does nothing."""
+    are not; 1 does nothing (a factor)."""
     seed: int = 0
     """Seed of the draws: the same seed, model and prompt give the same text."""
 

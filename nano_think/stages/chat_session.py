@@ -8,11 +8,11 @@ from nano_think.stages.artifact import CHAT_LATEST, Artifact, find_model, write_
 from nano_think.stages.chat_pipeline import ChatConfig
 from nano_think.stages.chats import Chats
 from nano_think.stages.ingest import Ingest
-from nano_think.stages.session import Session, check_room
+from nano_think.stages.session import Session
 
 
 def check_chat(root: Path, config: ChatConfig) -> None:
-    """Refuse at once what the run would refuse later."""
+    """Refuse at once what the run would refuse later, before there is a root."""
     for spec in config.evaluate.tasks:
         parse_spec(spec)
     if config.base:
@@ -20,7 +20,6 @@ def check_chat(root: Path, config: ChatConfig) -> None:
     else:
         Ingest(config.ingest).settled()
     Chats(config.chats).settled()
-    check_room(root)
 
 
 def finish_chat(session: Session, artifacts: Mapping[str, Artifact]) -> None:

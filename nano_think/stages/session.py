@@ -89,10 +89,9 @@ def _metric(domain: str) -> str:
     return re.sub(r"^\.+$|[^\w\-.: ]", "_", domain.strip())[:200] or "_"
 
 
-def check(root: Path, config: PipelineConfig) -> None:
-    """Refuse at once what the run would refuse later: sources that are not there, a root without room."""
+def check_sources(config: PipelineConfig) -> None:
+    """Refuse at once what the run would refuse later, before there is a root: sources that are not there."""
     Ingest(config.ingest).settled()
-    check_room(root)
 
 
 def check_room(root: Path) -> None:

@@ -11,8 +11,10 @@ from nano_think.core.config import flatten, to_dict
 from nano_think.stages.pipeline import load, presets
 
 GROUPS = {"data": data.VERBS, "memory": memory.VERBS}
-VERBS = [verb for verb in all_verbs() if verb not in GROUPS]
+# The help of lm-eval is lm_eval's own.
+VERBS = [verb for verb in all_verbs() if verb not in (*GROUPS, "lm-eval")]
 VERBS += [f"{group} {verb}" for group, verbs in GROUPS.items() for verb in verbs]
+WITHOUT_FLAGS = {"completion", "down"}
 
 
 def printed(say, *arguments):
@@ -101,7 +103,7 @@ def helps(say, monkeypatch):
 def test_help_explains_every_setting(helps, verb):
     """Each flag has a type or choices, words, and its default (or that it is required)."""
     flags = helps(verb)
-    assert len(flags) >= 3
+    assert flags or verb in WITHOUT_FLAGS
     for flag, text in flags.items():
         if flag != "--help":
             assert re.search(r"\((default|required)\b", text), f"{flag}: {text}"

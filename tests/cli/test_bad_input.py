@@ -198,10 +198,10 @@ def test_second_run_on_a_root_in_use_is_refused(say, tmp_path):
         assert holder.stdout.readline() == "held\n"
         one_line(say("run", "--preset", "nano", "--root", tmp_path), 6, tmp_path, f"process {holder.pid}")
         holder.kill()
-    from nano_think.stages.pipeline import load
-    from nano_think.stages.session import check
+    from nano_think.stages.session import hold
 
-    check(tmp_path, load("nano"))
+    with hold(tmp_path):
+        pass
 
 
 def test_root_that_is_a_file_is_refused(say, tmp_path):

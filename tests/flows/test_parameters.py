@@ -11,7 +11,7 @@ from flows.parameters import partial_schema
 from nano_think.core.config import Config
 from nano_think.core.errors import UsageError
 from nano_think.experts import EXPERTS
-from nano_think.stages.pipeline import load, plan, presets
+from nano_think.stages.pipeline import PipelineConfig, load, plan, presets
 
 
 def words_in(schema):
@@ -55,3 +55,10 @@ def test_unknown_stage_is_named_with_the_nearest(tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'router'"):
         one_stage.fn(stage="ruoter", preset="nano", root=str(tmp_path / "root"))
     assert not (tmp_path / "root").exists()
+
+
+def test_inherited_settings_have_their_words():
+    """What the transformer has from every expert's configuration, and the expert's training from every training's."""
+    settings = partial_schema(PipelineConfig)["properties"]
+    assert settings["experts"]["properties"]["transformer"]["properties"]["n_layers"]["description"] == "Layers."
+    assert settings["pretrain"]["properties"]["tokens"]["description"] == "Training budget (tokens)."
