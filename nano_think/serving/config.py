@@ -16,11 +16,11 @@ class Limits(Config):
     body: int = 1_000_000
     """Largest body of a request (bytes)."""
     messages: int = 500
-    """Most messages of a chat."""
+    """Most messages of a chat (messages)."""
     new_tokens: int = 4096
     """Longest answer (tokens)."""
     running: int = 16
-    """Requests that are answered side by side."""
+    """Requests that are answered side by side (requests)."""
     waiting: int = 16
     """Requests that may wait for their turn; more are told to come back (429)."""
     seconds: float = 300.0
@@ -28,7 +28,7 @@ class Limits(Config):
     header_seconds: float = 10.0
     """Longest time until the head of a request is complete, and then until its body is (seconds)."""
     connections: int = 64
-    """Open connections of one address; beyond, the one that has been silent longest is closed."""
+    """Open connections of one address; beyond, the one that has been silent longest is closed (connections)."""
     drain_seconds: float = 4.0
     """After a signal to stop: how long running answers may go on (seconds)."""
 
