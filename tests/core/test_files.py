@@ -68,8 +68,8 @@ def test_refusals_of_the_disk_say_what_to_do(number: int, message: str):
 
 
 def test_other_errors_are_not_the_disk():
-    with pytest.raises(IsADirectoryError), storage(Path("/some/where")):
-        raise IsADirectoryError(errno.EISDIR, "Is a directory")
+    with pytest.raises(FileNotFoundError), storage(Path("/some/where")):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
 
 def test_json_comes_back_and_what_is_torn_is_named(tmp_path: Path):

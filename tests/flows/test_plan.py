@@ -55,7 +55,7 @@ def test_plan_of_a_finished_run_has_nothing_to_do(say, nano_run):
     stages, run = planned(say, nano_run.root)
     assert {one["state"] for one in stages.values()} == {"fresh"}
     assert {name: one["key"] for name, one in stages.items()} == nano_run.told.json["artifacts"]
-    assert run == {"stages": 0, "seconds": 0.0, "complete": True, "memory": None}
+    assert run == {"stages": 0, "seconds": 0.0, "complete": True, "memory": None, "refused": None}
     assert all(one["seconds"] > 0 for one in stages.values())
     assert {name for name, one in stages.items() if one["memory"]} == {"embedding", *EXPERTS, "dense", "router"}
 
