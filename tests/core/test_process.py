@@ -64,11 +64,21 @@ def test_events_are_heard_in_order(child):
     assert [event["event"] for event in told] == ["a", "b"]
 
 
-def test_events_are_heard_at_once(child):
-    """A child that still works has already been heard."""
-    heard = []
-    child('emit({"event": "a"}); time.sleep(0.7)', log=lambda event: heard.append(time.monotonic()))
-    assert time.monotonic() - heard[0] > 0.5
+def test_events_are_heard_at_once(child, tmp_path):
+    """A child that still works has already been heard: it goes on when it was."""
+    heard = tmp_path / "heard"
+    code = f"""
+        import pathlib
+        emit({{"event": "a"}})
+        for _ in range(3000):
+            if pathlib.Path({str(heard)!r}).exists():
+                break
+            time.sleep(0.02)
+        else:
+            sys.exit(1)
+    """
+    child(code, log=lambda event: heard.touch())
+    assert heard.exists()
 
 
 @pytest.mark.parametrize("code", [2, 3, 4, 5, 6, 7, 8])
@@ -187,8 +197,9 @@ time.sleep(60)
 """
 
 
-def test_stop_all_lets_children_save(child, tmp_path):
-    """A child that takes a moment to save has it, though its launcher dies at once."""
+def test_stop_all_lets_children_save(child, tmp_path, monkeypatch):
+    """A child that takes a moment to save has it, though its launcher dies at once; no longer than that is waited."""
+    monkeypatch.setattr(process, "GRACE_SECONDS", 100)
     (tmp_path / "saver.py").write_text(SAVER)
     code = f"""
         import subprocess
@@ -198,10 +209,10 @@ def test_stop_all_lets_children_save(child, tmp_path):
     started = time.monotonic()
     process.stop_all()
     assert (tmp_path / "saved").read_text() == "yes"
-    assert time.monotonic() - started < 1.8
-    thread.join(5)
+    assert time.monotonic() - started < 60
+    thread.join(60)
     assert isinstance(ended[0], errors.Interrupted)
-    assert gone(told[0]["pid"], 1)
+    assert gone(told[0]["pid"], 30)
 
 
 def test_stop_all_makes_the_stubborn_go(child):
@@ -215,8 +226,8 @@ def test_stop_all_makes_the_stubborn_go(child):
     """
     thread, told, ended = in_thread(child, code)
     process.stop_all()
-    thread.join(5)
-    assert gone(told[0]["pid"], 1) and gone(told[0]["grandchild"], 1)
+    thread.join(60)
+    assert gone(told[0]["pid"], 30) and gone(told[0]["grandchild"], 30)
     assert isinstance(ended[0], errors.Interrupted)
 
 
@@ -255,7 +266,7 @@ def test_kill_of_the_parent_leaves_no_child(code):
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    assert gone(pid, 5)
+    assert gone(pid, 30)
 
 
 def test_kill_of_the_launcher_ends_the_training(child):
@@ -270,8 +281,8 @@ def test_kill_of_the_launcher_ends_the_training(child):
     while len(told) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(told[0]["pid"], signal.SIGKILL)
-    thread.join(6)
-    assert gone(told[1]["pid"], 1)
+    thread.join(60)
+    assert gone(told[1]["pid"], 30)
     assert "killed by SIGKILL" in str(ended[0])
 
 

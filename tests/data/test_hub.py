@@ -226,7 +226,7 @@ def test_without_the_hub_every_dataset_has_its_line_at_once(tmp_path: Path) -> N
     started = time.monotonic()
     with pytest.raises(InputError) as caught:
         ingest(IngestConfig(sources=("starter", "seven")), tmp_path / "out")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     lines = str(caught.value).splitlines()
     assert [line.split(" ")[0] for line in lines] == ON_HUB
     for name, line in zip(ON_HUB, lines, strict=True):

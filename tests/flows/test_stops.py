@@ -90,7 +90,7 @@ def test_stopped_run_saves_and_leaves(root, commands, number, code):
     assert returned == code, err
     assert err.splitlines()[-1].startswith("nano-think: error: interrupted")
     assert "Traceback" not in err
-    assert commands.gone(2)
+    assert commands.gone(30)
     assert checkpoints(root) == set(EXPERTS)
     assert set(mlflow_states(root)) == {"KILLED"}
     assert not unfinished(root)
@@ -107,7 +107,7 @@ def test_second_ctrl_c_leaves_at_once(root, commands):
     print(f"left after {seconds:.1f} s")
     assert returned == 130
     assert "Traceback" not in err
-    assert commands.gone(10)
+    assert commands.gone(30)
 
 
 @pytest.mark.parametrize("seconds", [0.3, 2, 6])
@@ -119,7 +119,7 @@ def test_run_that_is_stopped_early_leaves_nothing(commands, seconds):
     returned, err, _ = end(process)
     assert returned in (130, -signal.SIGINT), err
     assert "Traceback" not in err or seconds < 1
-    assert commands.gone(5)
+    assert commands.gone(30)
 
 
 def test_killed_run_goes_on_and_ends_as_if_nothing_had_been(root, commands, nano_run):
@@ -130,8 +130,8 @@ def test_killed_run_goes_on_and_ends_as_if_nothing_had_been(root, commands, nano
     process = commands.start(*arguments)
     wait_for(lambda: checkpoints(root) >= set(EXPERTS))
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=20)
-    assert commands.gone(10), commands.processes()
+    process.communicate(timeout=60)
+    assert commands.gone(30), commands.processes()
     assert unfinished(root)
     again = commands(*arguments)
     assert again.returncode == 0, again.stderr
@@ -162,7 +162,7 @@ def test_killed_expert_is_named_and_the_others_end(root, commands):
     assert "Traceback" not in err
     finished = {path.parts[-3] for path in root.glob("*/*/manifest.json")}
     assert finished == {*BEFORE, *EXPERTS} - {victim}
-    assert commands.gone(2)
+    assert commands.gone(30)
     assert (f"pretrain-{victim}", "FAILED") in prefect_states(root)
     assert not unfinished(root)
     assert sorted(mlflow_states(root)) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]

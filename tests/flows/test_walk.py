@@ -50,7 +50,7 @@ def test_experts_run_at_once(walk):
 
     def act(name, inputs):
         if name in EXPERTS:
-            together.wait(timeout=10)
+            together.wait(timeout=60)
         return name
 
     assert set(EXPERTS) <= set(walk(act))
@@ -78,7 +78,7 @@ def test_failed_expert_leaves_the_others_what_they_made(walk):
             failed.set()
             raise ChildError("killed")
         if name in EXPERTS:
-            failed.wait(10)
+            failed.wait(60)
         ended.append(name)
         return name
 

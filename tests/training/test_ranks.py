@@ -25,22 +25,46 @@ from tests.tiny_launch import end, launch, read_until_saved
 from tests.tiny_training import CONFIG, OBJECTIVES, SEED, STEPS, make_calm, make_windows
 
 
+class Turns:
+    """Threads that work in turn, each with torch's generator as it left it: as if each were a process of its own."""
+
+    def __init__(self, threads: int):
+        self._turn, self._meeting, self._start = threading.Lock(), threading.Barrier(threads), torch.get_rng_state()
+
+    def __enter__(self) -> None:
+        self._turn.acquire()
+        torch.set_rng_state(self._start)
+
+    def __exit__(self, *error: object) -> None:
+        self._turn.release()
+
+    def meet(self) -> None:
+        """Let the others work until all are here."""
+        state = torch.get_rng_state()
+        self._turn.release()
+        try:
+            self._meeting.wait(60)
+        finally:
+            self._turn.acquire()
+            torch.set_rng_state(state)
+
+
 class Half:
     """One of two "processes" that are threads: an accelerator whose sums are over both."""
 
     num_processes = 2
 
-    def __init__(self, accelerator: Accelerator, rank: int, meeting: threading.Barrier, brought: list[Any]):
-        self._accelerator, self.process_index, self._meeting, self._brought = accelerator, rank, meeting, brought
+    def __init__(self, accelerator: Accelerator, rank: int, turns: Turns, brought: list[Any]):
+        self._accelerator, self.process_index, self._turns, self._brought = accelerator, rank, turns, brought
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._accelerator, name)
 
     def gather(self, value: Tensor) -> Tensor:
         self._brought[self.process_index] = value.clone()
-        self._meeting.wait(10)
+        self._turns.meet()
         both = torch.cat(self._brought)
-        self._meeting.wait(10)
+        self._turns.meet()
         return both
 
     def reduce(self, value: Tensor, how: str) -> Tensor:
@@ -48,7 +72,7 @@ class Half:
         return self.gather(value.detach()[None]).sum(0)
 
     def wait_for_everyone(self) -> None:
-        self._meeting.wait(10)
+        self._turns.meet()
 
 
 @pytest.fixture
@@ -56,11 +80,12 @@ def together(accelerator: Accelerator) -> Callable[[Callable[[Any], Any]], list[
     """together(work) -> what work(half) returned, or the error it ended with, in each of two ranks."""
 
     def run(work: Callable[[Any], Any]) -> list[Any]:
-        meeting, brought, results = threading.Barrier(2), [None, None], [None, None]
+        turns, brought, results = Turns(2), [None, None], [None, None]
 
         def one(rank: int) -> None:
             try:
-                results[rank] = work(Half(accelerator, rank, meeting, brought))
+                with turns:
+                    results[rank] = work(Half(accelerator, rank, turns, brought))
             except BaseException as error:
                 results[rank] = error
 
