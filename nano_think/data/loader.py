@@ -4,6 +4,7 @@
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,19 +18,41 @@ if TYPE_CHECKING:
 Balance = Literal["proportional", "equal", "temperature"]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lean:
+    """One of several readers of a text, each of which leans to domains of its own."""
+
+    reader: int
+    """Which of them (0 to readers - 1)."""
+    readers: int
+    """How many they are."""
+    by: float
+    """How many times its share in the text a domain of its own has with this reader (above 0)."""
+
+    def domains(self, sizes: Mapping[str, float]) -> tuple[str, ...]:
+        """Its own: by size, the largest goes to the first reader, the next to the second, and round again. Where there
+        are fewer domains than readers, some have the same.
+        """
+        by_size = sorted(sizes, key=lambda name: (-sizes[name], name))
+        return tuple(by_size[self.reader :: self.readers]) or (by_size[self.reader % len(by_size)],)
+
+
 def open_windows(
     tokens: "TokenSet", window: int, batch: int, seed: int, balance: Balance = "proportional", temperature: float = 2.0,
-    recut: bool = True,
+    recut: bool = True, lean: Lean | None = None,
 ) -> "Batches":  # fmt: skip
     """The loader of a split: windows in proportion to the tokens, or each domain with its share of them.
 
-    Without `recut` every epoch has the windows of the first, in another order.
+    Without `recut` every epoch has the windows of the first, in another order. A reader that leans has more of some
+    domains.
     """
-    if balance == "proportional":
+    if balance == "proportional" and lean is None:
         return Windows(tokens.tokens, window, batch, seed, recut)
     domains = domain_ranges(tokens)
-    power = 0.0 if balance == "equal" else 1 / temperature
-    weights = {name: float(ranges[:, 1].sum()) ** power for name, ranges in domains.items()}
+    sizes = {name: float(ranges[:, 1].sum()) for name, ranges in domains.items()}
+    power = {"proportional": 1.0, "equal": 0.0, "temperature": 1 / temperature}[balance]
+    own = lean.domains(sizes) if lean else ()
+    weights = {name: size**power * (lean.by if lean and name in own else 1.0) for name, size in sizes.items()}
     return BalancedWindows(tokens.tokens, domains, weights, window, batch, seed, recut)
 
 

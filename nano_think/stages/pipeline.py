@@ -13,6 +13,7 @@ from nano_think.core.config import Config, flatten, overlay, parse, read_yaml, t
 from nano_think.core.device import ComputeConfig, pick_compile, pick_device, pick_dtype, share_threads, without_numbers
 from nano_think.core.errors import UsageError, nearest
 from nano_think.data.ingest import IngestConfig
+from nano_think.data.loader import Lean
 from nano_think.data.tokenizer import TokenizerConfig
 from nano_think.experts import EXPERTS, build_expert, count_parameters
 from nano_think.models.dense import KIND, match_parameters
@@ -175,9 +176,11 @@ def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
     }
     router = RouterJob(space=space, seed=seed, compute=alone, router=config.router, members=config.members)
     experts = []
-    for kind in config.members:
+    for number, kind in enumerate(config.members):
+        train = config.pretrain
+        lean = None if train.lean == 1 else Lean(reader=number, readers=len(config.members), by=train.lean)
         expert = getattr(config.experts, kind)
-        job = PretrainJob(space=space, seed=seed, compute=shared, kind=kind, expert=expert, train=config.pretrain)
+        job = PretrainJob(space=space, seed=seed, compute=shared, kind=kind, expert=expert, train=train, lean=lean)
         nodes[kind] = Node(Pretrain(job), ("tokens", "embedding"))
         experts.append(job)
     controls: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ import pydantic
 
 from nano_think.core.config import flatten, parse, to_dict
 from nano_think.core.rng import branch
+from nano_think.data.loader import Lean
 from nano_think.experts import EXPERTS, ExpertConfig, build_expert, count_parameters
 from nano_think.models.embedder import load_head
 from nano_think.nn.weights import save_weights
@@ -31,6 +32,14 @@ class PretrainConfig(TrainConfig):
     order: Literal["same", "own"] = "same"
     """Whether all experts read the same windows in the same order, or each has an order of its own and so, within less
     than an epoch, other windows of the same text: experts that err differently."""
+    lean: float = 1.0
+    """How many times its share in the text an expert reads of the domains that it leans to: each expert to domains of
+    its own, the largest to the first (above 0; 1 is none)."""
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        if not 0 < self.lean < float("inf"):
+            raise ValueError(f"lean: wanted a number above 0, got {self.lean}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +49,7 @@ class PretrainJob(Job):
     kind: str
     expert: pydantic.SerializeAsAny[ExpertConfig]
     train: PretrainConfig
+    lean: Lean | None = None
 
     @property
     def branch_name(self) -> str:
@@ -84,6 +94,6 @@ class Pretrain(TrainingStage):
         seed_everything(branch(job.seed, "experts", job.kind))
         expert = build_expert(job.kind, job.expert, job.space.width)
         objective = ExpertObjective(expert, load_head(embedding.path), tokens.summary["start_token"])
-        summary = trainer.train(objective, tokens, "train", job.train, job.branch_name)
+        summary = trainer.train(objective, tokens, "train", job.train, job.branch_name, lean=job.lean)
         save_weights(out / WEIGHTS, expert.state_dict())
         return summary | {"parameters": count_parameters(expert), "embedding": embedding.digest}

@@ -22,7 +22,7 @@ from nano_think.core.process import accelerate_command, run_child, training_envi
 from nano_think.core.progress import format_seconds
 from nano_think.core.rng import branch
 from nano_think.core.slots import visible
-from nano_think.data.loader import Batches, open_windows
+from nano_think.data.loader import Batches, Lean, open_windows
 from nano_think.data.tokens import TokenSet
 from nano_think.nn.native import kernels
 from nano_think.stages.artifact import Artifact
@@ -109,24 +109,25 @@ class Trainer:
         self.needed = 0
 
     def windows(
-        self, tokens: Artifact, split: str, config: TrainConfig, branch_name: str, recut: bool = True
-    ) -> Batches:
+        self, tokens: Artifact, split: str, config: TrainConfig, branch_name: str, recut: bool = True,
+        lean: Lean | None = None,
+    ) -> Batches:  # fmt: skip
         """The windows that `train` trains on."""
         seed, text = branch(self.job.seed, branch_name, "windows"), TokenSet.open(tokens.path, split)
         window, balance = self.job.space.window, config.balance
-        return open_windows(text, window, config.batch, seed, balance, config.balance_temperature, recut)
+        return open_windows(text, window, config.batch, seed, balance, config.balance_temperature, recut, lean)
 
     def train(
         self, objective: Objective, tokens: Artifact, split: str, config: TrainConfig, branch_name: str,
-        recut: bool = True,
+        recut: bool = True, lean: Lean | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Train on windows of a split of `tokens`; the summary of the training.
 
-        recut: whether each epoch cuts the text anew. Returns in the first process alone, and raises `NothingLeft` in
-        the others.
+        recut: whether each epoch cuts the text anew; lean: to which domains it leans, if to any. Returns in the first
+        process alone, and raises `NothingLeft` in the others.
         """
         seed, window = branch(self.job.seed, branch_name, "windows"), self.job.space.window
-        windows, held_out = self.windows(tokens, split, config, branch_name, recut), None
+        windows, held_out = self.windows(tokens, split, config, branch_name, recut, lean), None
         if config.validate_every:
             held_out = open_windows(TokenSet.open(tokens.path, "validation"), window, config.batch, seed)
         text = len(TokenSet.open(tokens.path, split))

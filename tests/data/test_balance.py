@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nano_think.core.errors import InputError
-from nano_think.data.loader import BalancedWindows, Windows, apportion, domain_ranges, open_windows
+from nano_think.data.loader import BalancedWindows, Lean, Windows, apportion, domain_ranges, open_windows
 from nano_think.data.tokens import TokenSet
 
 WINDOW = 8
@@ -175,3 +175,23 @@ def test_each_pass_and_each_domain_is_cut_anew():
     cuts = [[domain._cut(number) for number in range(6)] for domain in loader.domains.values()]
     assert all(len({offset for offset, _ in cut}) > 2 for cut in cuts)
     assert len({tuple(order) for cut in cuts for _, order in cut}) == 12
+
+
+@pytest.mark.parametrize(("reader", "own"), [(0, ("big",)), (1, ("small",)), (2, ("tiny",)), (3, ("big",))])
+def test_each_reader_leans_to_domains_of_its_own(reader, own):
+    """The largest to the first; more readers than domains begin anew."""
+    assert Lean(reader=reader, readers=4, by=2).domains({"tiny": 5, "big": 753, "small": 61}) == own
+
+
+def test_few_readers_lean_to_several_domains():
+    assert Lean(reader=0, readers=2, by=2).domains({"tiny": 5, "big": 753, "small": 61}) == ("big", "tiny")
+
+
+def test_a_domain_that_is_leant_to_has_as_many_times_its_share():
+    """Against the other domains, which keep theirs among themselves."""
+    documents = [("big", 4000), ("small", 1000), ("other", 1000)]
+    loader = make_loader("proportional", tokens=make_tokens(documents), lean=Lean(reader=1, readers=3, by=4.0))
+    assert sorted(loader.domains) == ["big", "other", "small"]
+    shares = loader.slots / loader.slots.sum()
+    # "other" comes before "small" among equals, so it is the second largest.
+    np.testing.assert_allclose(shares, [4 / 9, 4 / 9, 1 / 9], atol=2 / loader.slots.sum())

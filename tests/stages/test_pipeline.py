@@ -68,6 +68,16 @@ def test_experts_read_in_one_order_or_each_in_its_own():
     assert (len(branches["same"]), len(branches["own"])) == (1, len(EXPERTS))
 
 
+def test_experts_lean_to_domains_of_their_own_or_none():
+    """Each is another of the readers; by default nobody leans."""
+    nodes = plan(load("nano", {"pretrain": {"lean": 3}}))
+    leans = [nodes[name].stage.config.lean for name in EXPERTS]
+    assert [(lean.reader, lean.readers, lean.by) for lean in leans] == [
+        (k, len(EXPERTS), 3) for k in range(len(EXPERTS))
+    ]
+    assert {plan(load("nano"))[name].stage.config.lean for name in EXPERTS} == {None}
+
+
 def test_experts_keys_do_not_depend_on_each_others_settings():
     """Another width inside one expert trains that one again, and no other; the dense control grows from the
     transformer's shape.
