@@ -214,7 +214,7 @@ def nano_run(tmp_path_factory: pytest.TempPathFactory) -> NanoRun:
             ports = listening(command.processes())
             time.sleep(1)
     try:
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=600)
         return NanoRun(
             root=folder / "root", told=Told(process.returncode, out, err), left=command.processes(), ports=ports,
             seconds=time.monotonic() - started,

@@ -68,7 +68,7 @@ def launch(
 
 def end(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     """Let it end well; its events."""
-    out, _ = process.communicate(timeout=200)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 0, out[-3000:]
     return [json.loads(line) for line in out.splitlines() if line.startswith('{"event"')]
 

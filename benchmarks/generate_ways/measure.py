@@ -43,7 +43,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         ways["plain"] = plain(model, prompt, args.tokens)
     with tempfile.TemporaryDirectory(prefix="nano_think-memory-") as folder:
         if "memory" in args.parts:
-            memories = build_memories(Path(folder), shape, args.entries)
+            memories = build_memories(Path(folder), model, shape.window, args.entries)
             ways["memory"] = engine(model, shape.window, prompt, args.tokens, memories)
         taken = medians(take_turns(ways, args.rounds))
     found = {f"rate.{name}": args.tokens / seconds for name, seconds in taken.items()}

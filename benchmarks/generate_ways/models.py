@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nano_think.heads.language import LanguageHead, normalise_table
-from nano_think.inference.remembering import Memories
+from nano_think.inference.remembering import Memories, keys_of
 from nano_think.memory.conversation import Conversations
 from nano_think.memory.entries import Entries
 from nano_think.memory.journal import Owner
@@ -63,13 +63,18 @@ def build_llama(shape: ModelShape) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def build_memories(folder: Path, shape: ModelShape, entries: int) -> Memories:
-    """A store of so many random keys, and an empty memory of conversations; they count a little."""
-    drawn = np.random.default_rng(0)
-    key_SD = drawn.standard_normal((entries, shape.width), dtype=np.float32)
-    key_SD /= np.linalg.norm(key_SD, axis=1, keepdims=True)
-    store = VectorStore(Entries.of(key_SD, drawn.integers(1, shape.vocabulary, entries)))
-    said = Conversations(folder, Owner(model="benchmark", tokenizer="benchmark", width=shape.width), write=True)
+def build_memories(folder: Path, model: NanoThink, window: int, entries: int) -> Memories:
+    """A store of what the model itself thinks behind so many tokens, and an empty memory of conversations; they count a
+    little.
+
+    The tokens are drawn as words come in texts (Zipf's law). Keys without any structure would be a question that no
+    memory is asked: nothing is near anything, and only comparing with every key finds the nearest.
+    """
+    drawn, words = np.random.default_rng(0), len(model.head.table) - 1
+    share = 1 / np.arange(1, words + 1)
+    token_S = 1 + drawn.choice(words, entries + 1, p=share / share.sum())
+    store = VectorStore(Entries.of(keys_of(model, token_S[:-1], window), token_S[1:]))
+    said = Conversations(folder, Owner(model="benchmark", tokenizer="benchmark", width=model.head.width), write=True)
     return Memories(conversations=lambda namespace: said, store=store, gate=Gate(share=0.02))
 
 

@@ -20,7 +20,7 @@ def test_data_benchmark_compares_the_same_work(tmp_path: Path) -> None:
     command = [sys.executable, "benchmarks/data.py", "--sources", f"jsonl:{tmp_path}/*.jsonl", "--mode", "threads"]
     command += ["--vocab-size", "290", "--runs", "1", "--threads", "1", "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["ratios"].keys() == {"end_to_end", "bpe_train", "encode", "encode_fast"}

@@ -17,7 +17,7 @@ def test_every_way_writes_and_every_ratio_is_told() -> None:
     command += ["--rounds", "1", "--tokens", "4", "--prompt", "3", "--entries", "900", "--contexts", "8", "40"]
     command += ["--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["ratios"].keys() == {*RATIOS}

@@ -140,7 +140,7 @@ STRUCK = Path(__file__).with_name("struck.py")
     ("names", "stays"), [(["SIGINT"] * 3, True), (["SIGTERM"], False), (["SIGINT", "SIGTERM"], False)]
 )
 def test_every_ctrl_c_ends_an_answer_and_sigterm_the_conversation(names, stays):
-    done = subprocess.run([sys.executable, STRUCK, *names], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, STRUCK, *names], capture_output=True, text=True, timeout=600)
     assert ("at the end" in done.stdout) is stays and "two" not in done.stdout, done.stderr
     assert stays or "Stopped" in done.stderr
 
@@ -157,7 +157,7 @@ def test_a_whole_conversation(nano_run, tmp_path):
     file = tmp_path / "said.json"
     command = [sys.executable, "-m", "nano_think", "chat", "--root", nano_run.root, "--memory", "off"]
     typed = f"In the \\\nbeginning\n/save {file}\n/nothing\n"
-    done = subprocess.run([*command, "--max-new-tokens", "5"], input=typed, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([*command, "--max-new-tokens", "5"], input=typed, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(file.read_text())["messages"][0] == {"role": "user", "content": "In the \nbeginning"}
     assert "unknown command" in done.stdout and "\x1b" not in done.stdout

@@ -73,7 +73,7 @@ def test_doors_hand_a_checkpoint_on_as_a_model(monkeypatch, words: list[str], ha
 @pytest.mark.parametrize("script", ["chat_sft.py", "chat_eval.py"])
 def test_the_scripts_open(script: str):
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / script, "--help"], capture_output=True, text=True, timeout=200
+        [sys.executable, ROOT / "scripts" / script, "--help"], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0 and "usage: nano-think" in done.stdout
 

@@ -8,7 +8,7 @@ import pytest
 
 from nano_think.core.process import child_environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 LONG = """

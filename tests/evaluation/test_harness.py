@@ -91,7 +91,7 @@ def test_lm_evals_own_command_runs_local_lambada_and_blimp(folder, tmp_path):
         "--output_path", str(tmp_path / "out"),
     ]  # fmt: skip
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     (results,) = (tmp_path / "out").rglob("results*.json")
     told = json.loads(results.read_text())["results"]

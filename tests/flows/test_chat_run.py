@@ -74,7 +74,7 @@ def test_mlflow_hears_of_it(chat_run):
     )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_mixture_learns_to_chat(nano_run, tmp_path):
     """The whole mixture for a base: its experts change, its table does not, and it is a chat model as any other."""
     told = Commands(tmp_path)(*SFT, "--root", tmp_path / "root", "--base", nano_run.folder("router"))

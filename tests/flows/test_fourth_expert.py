@@ -81,7 +81,7 @@ def in_checkout(checkout, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
     def run(*arguments):
-        done = subprocess.run([sys.executable, *arguments], cwd=checkout, capture_output=True, text=True, timeout=250)
+        done = subprocess.run([sys.executable, *arguments], cwd=checkout, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

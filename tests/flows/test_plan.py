@@ -144,6 +144,6 @@ def test_run_does_just_that(root, checkout):
 def in_checkout(checkout, *arguments):
     environment = os.environ | {"PYTHONPATH": str(checkout)}
     command = [sys.executable, "-m", "nano_think", *map(str, arguments)]
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done

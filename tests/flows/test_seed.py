@@ -29,11 +29,11 @@ def elements(path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_seed_preset_takes_two_steps_of_everything(commands):
     """The shapes of the design, on the starter corpus; the counts that are told are those of the tensors."""
     source = ("--sources", "starter", "--ingest.max-bytes-per-source", 3_000_000)
-    done = commands("run", "--preset", "seed", *source, *TWO_STEPS, "--json", "--root", "root", timeout=580)
+    done = commands("run", "--preset", "seed", *source, *TWO_STEPS, "--json", "--root", "root", timeout=600)
     assert done.returncode == 0, done.stderr
     root, told = commands.folder / "root", json.loads(done.stdout.splitlines()[-1])
     summaries = {name: next(root.glob(f"*/{key}/manifest.json")) for name, key in told["artifacts"].items()}

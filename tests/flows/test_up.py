@@ -13,7 +13,7 @@ from nano_think.experts import EXPERTS
 from tests.checkout import addresses, bare, free_port, post, wait_for
 from tests.conftest import Commands
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LOOPBACK = "0100007F"
 # A folder to keep the pictures in: the documents show such ones.
 PICTURES = os.environ.get("NANO_THINK_PICTURES")
@@ -129,7 +129,7 @@ def test_pages_can_be_looked_at(checkout, run, tmp_path, page):
     url, picture = f"http://127.0.0.1:{checkout.ports[page]}{places[page]}", tmp_path / f"{page}.png"
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,720"]
     words += ["--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}", url]
-    subprocess.run(["chromium", *words], check=True, capture_output=True, timeout=100)
+    subprocess.run(["chromium", *words], check=True, capture_output=True, timeout=600)
     pixels = matplotlib.image.imread(picture)
     assert pixels.shape[:2] == (720, 1280)
     assert len({tuple(pixel) for pixel in pixels[::7, ::7].reshape(-1, pixels.shape[2])}) > 50

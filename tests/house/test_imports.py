@@ -32,7 +32,7 @@ print("\\n".join(sys.modules), file=sys.stderr)
 
 def run(code: str) -> tuple[subprocess.CompletedProcess[str], float]:
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     return done, time.perf_counter() - start
 
 

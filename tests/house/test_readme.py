@@ -25,7 +25,7 @@ def commands(program: str) -> list[str]:
 def help_of(*verb: str) -> str:
     """What `nano-think VERB --help` prints, without frames and colours; some verbs have verbs below them."""
     code = "import sys; from nano_think.cli.main import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code, *verb, "--help"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, *verb, "--help"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"nano-think {' '.join(verb)} --help: {done.stdout}{done.stderr}"
     return done.stdout
 

@@ -12,7 +12,7 @@ import pytest
 from nano_think.core.process import child_environment
 from nano_think.stages.artifact import MANIFEST, open_artifact
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 STEPS = ("ingest", "tokenizer", "tokens")
 RUN = """

@@ -68,5 +68,5 @@ def test_no_server_is_needed_or_started():
     """With an API that nobody answers at, and none of Prefect's own allowed."""
     none = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_SERVER_EPHEMERAL_ENABLED": "false"}
     words = [sys.executable, "-c", ALONE]
-    done = subprocess.run(words, env=os.environ | none, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(words, env=os.environ | none, capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "made", done.stderr

@@ -24,7 +24,7 @@ def test_killed_three_times_and_the_same_weights(name: str, tmp_path: Path):
     for step in steps:
         process = launch(tmp_path, "cut", 1, 0.2, name)
         os.kill(read_until_saved(process, step), signal.SIGKILL)
-        process.communicate(timeout=100)
+        process.communicate(timeout=600)
         assert process.returncode == -signal.SIGKILL
     events = end(launch(tmp_path, "cut", 1, 0.2, name))
     assert [event["step"] for event in events if event["event"] == "resumed"] >= [steps[-1]], steps

@@ -204,7 +204,7 @@ def test_two_killed_processes_go_on_as_if_nothing_had_been(tmp_path: Path):
     process = launch(tmp_path, "cut", 2, 0.2)
     pid = read_until_saved(process, 5)
     os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=100)
+    process.communicate(timeout=600)
     assert process.returncode
     events = end(launch(tmp_path, "cut", 2, 0.2))
     assert next(event["step"] for event in events if event["event"] == "resumed") >= 5
