@@ -106,7 +106,7 @@ class Commands:
         path = os.pathsep.join(filter(None, [str(self.code), os.environ.get("PYTHONPATH")]))
         return os.environ | {"NANO_THINK_MARK": self.mark} | ({"PYTHONPATH": path} if self.code else {})
 
-    def __call__(self, *arguments: object, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: object, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """The command, run to its end."""
         process = self.start(*arguments)
         try:
