@@ -18,7 +18,7 @@ from tests.conftest import Commands
 
 ROOT = Path(__file__).parents[1]
 # Where a machine has much else to do: how many times longer than usual is waited.
-PATIENCE = float(os.environ.get("NANO_THINK_PATIENCE", "1"))
+PATIENCE = float(os.environ.get("NANO_THINK_PATIENCE", "3"))
 
 
 def copy_checkout(folder: Path) -> Path:
