@@ -9,7 +9,8 @@ Every way reads a prompt of 16 tokens and writes 256 more, greedily, in fp32, wi
 - hf_llama: `LlamaForCausalLM.generate` with its cache, of the transformer expert's layers, heads and inner width.
 - transformer, state_space, diffuser, mixture: `Engine.stream`, with the events that a server would send on.
 - plain: the mixture computed anew over the whole text for every token, without any cache.
-- memory: the mixture that reads a memory of 100,000 of its own states (inverted lists) at every token.
+- memory: the mixture that reads a memory of 100,000 entries (inverted lists) at every token; the keys lie as those of
+  a trained model do. memory_random: the keys are random, so that nearly all have to be compared.
 - flat: the state-space expert's time per token (without head) at contexts of 128 and 4,096 tokens.
 
 Ratios are of rates: `transformer_vs_hf` of the transformer expert over hf_llama, `mixture_vs_plain`,

@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from _timing import Step, medians, take_turns
 
-from generate_ways.models import START, Alone, build_llama, build_memories, build_model, build_shape
+from generate_ways.models import (
+    START,
+    Alone,
+    build_llama,
+    build_memories,
+    build_model,
+    build_shape,
+    keys_like_a_model,
+    keys_without_structure,
+)
 from nano_think.inference.engine import Engine
 from nano_think.inference.remembering import Memories
 from nano_think.inference.request import Memory, Request
@@ -16,6 +25,7 @@ from nano_think.inference.sampling import SamplingConfig
 from nano_think.models.think import NanoThink
 from nano_think.nn.cache import Rows, Slot, Timeline
 
+KEYS = {"memory": keys_like_a_model, "memory_random": keys_without_structure}
 GREEDY = SamplingConfig(temperature=0.0)
 
 
@@ -43,8 +53,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         ways["plain"] = plain(model, prompt, args.tokens)
     with tempfile.TemporaryDirectory(prefix="nano_think-memory-") as folder:
         if "memory" in args.parts:
-            memories = build_memories(Path(folder), model, shape.window, args.entries)
-            ways["memory"] = engine(model, shape.window, prompt, args.tokens, memories)
+            for name, keys in KEYS.items():
+                key_SD = keys(args.entries, shape.width)
+                memories = build_memories(Path(folder) / name, key_SD, args.vocabulary)
+                ways[name] = engine(model, shape.window, prompt, args.tokens, memories)
         taken = medians(take_turns(ways, args.rounds))
     found = {f"rate.{name}": args.tokens / seconds for name, seconds in taken.items()}
     found |= ratios(found)
@@ -58,6 +70,7 @@ def ratios(found: dict[str, float]) -> dict[str, float]:
         "mixture_vs_plain": ("mixture", "plain"),
         "mixture_vs_transformer": ("mixture", "transformer"),
         "with_memory": ("memory", "mixture"),
+        "with_memory_random": ("memory_random", "mixture"),
     }
     rates = {name: tuple(found.get(f"rate.{one}") for one in pair) for name, pair in pairs.items()}
     return {f"ratio.{name}": one / other for name, (one, other) in rates.items() if one and other}

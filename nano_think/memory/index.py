@@ -142,7 +142,8 @@ class Index:
 
 
 def _enough_probes(index: Any, keys_SD: np.ndarray) -> int:
-    """The least power of two of probed lists with which keys, as queries, find their nearest others well enough.
+    """About the least number of probed lists with which keys, as queries, find their nearest others well enough: by
+    doubling, then by halves of the last step.
 
     A key that is as near as the last of the nearest counts as found: copies of one key stand in for each other.
     """
@@ -150,13 +151,19 @@ def _enough_probes(index: Any, keys_SD: np.ndarray) -> int:
     # The query itself is among its nearest.
     wanted = min(RECALL_AT + 1, len(keys_SD))
     least_Q1 = search_plainly(keys_SD, queries_QD, wanted)[0][:, -1:] - 1e-5
-    probes = 1
-    while probes < index.nlist:
+
+    def enough(probes: int) -> bool:
         found_Qk, _ = index.search(queries_QD, wanted, params=_SearchLists(nprobe=probes))
-        if (found_Qk >= least_Q1)[:, 1:].mean() >= RECALL:
-            return probes
-        probes *= 2
-    return index.nlist
+        return bool((found_Qk >= least_Q1)[:, 1:].mean() >= RECALL)
+
+    most = 1
+    while most < index.nlist and not enough(most):
+        most = min(2 * most, index.nlist)
+    fewest = most // 2
+    while most - fewest > max(1, most // 8):
+        middle = (fewest + most) // 2
+        fewest, most = (fewest, middle) if enough(middle) else (middle, most)
+    return most
 
 
 def search_plainly(keys_SD: np.ndarray, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
