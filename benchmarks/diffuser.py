@@ -64,7 +64,8 @@ def next_token(expert: Expert, head: LanguageHead, documents: list[Document], wi
 
 def measure(seed: int, wanted: argparse.Namespace) -> dict[str, Any]:
     """Train, evaluate, and say it as ratios minus one."""
-    overrides = {"seed": seed, "compute": {"device": "cpu", "threads": 1}, "pretrain": {"tokens": wanted.tokens}}
+    training = {"tokens": wanted.tokens, "order": "same", "lean": 1.0}
+    overrides = {"seed": seed, "compute": {"device": "cpu", "threads": 1}, "pretrain": training}
     config = load(wanted.preset, overrides)
     made = make(config, wanted.root)
     head, start, window = load_head(made["embedding"].path), made["tokens"].summary["start_token"], config.space.window
@@ -77,10 +78,10 @@ def measure(seed: int, wanted: argparse.Namespace) -> dict[str, Any]:
         "elbo_1_vs_one_step": bits["elbo_1"] / bits["one_step"] - 1,
         "elbo_vs_factorised": bits["elbo"] / bits["factorised"] - 1,
     }
-    training = {kind: made[kind].summary["training"] for kind in ("diffuser", "transformer")}
-    assert training["diffuser"]["steps"] == training["transformer"]["steps"]
-    about = {"tokens": sum(len(d.tokens) - 1 for d in documents), "steps": training["diffuser"]["steps"]}
-    seconds = {kind: round(figures["seconds"], 1) for kind, figures in training.items()}
+    trained = {kind: made[kind].summary["training"] for kind in ("diffuser", "transformer")}
+    assert trained["diffuser"]["steps"] == trained["transformer"]["steps"]
+    about = {"tokens": sum(len(d.tokens) - 1 for d in documents), "steps": trained["diffuser"]["steps"]}
+    seconds = {kind: round(figures["seconds"], 1) for kind, figures in trained.items()}
     return {"seed": seed, **about, "seconds": seconds, "bits_per_byte": bits, "ratios": ratios}
 
 

@@ -42,7 +42,7 @@ TEXT, TRAINED = ("ingest", "tokenizer", "tokens"), ("embedding", "transformer")
 def configure(wanted: argparse.Namespace, seed: int, budget: int) -> PipelineConfig:
     overrides = {
         "seed": seed, "compute": {"device": "cpu", "threads": wanted.threads},
-        "embedding": {"train": {"tokens": budget}}, "pretrain": {"tokens": wanted.tokens},
+        "embedding": {"train": {"tokens": budget}}, "pretrain": {"tokens": wanted.tokens, "order": "same", "lean": 1.0},
     }  # fmt: skip
     return load(wanted.preset, overrides)
 

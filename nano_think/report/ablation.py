@@ -71,9 +71,20 @@ def ablation(data: ReportData) -> Table | None:
     documents = words.count((data.results.get("ablation") or {}).get("documents"))
     caption = (
         f"Ablation: bits per byte, lower is better, the best model without memory is marked; differences of calibrated "
-        f"bits with 95% intervals over {documents} documents"
+        f"bits with 95% intervals over {documents} documents{_unlike(data.config)}"
     )
     return table(caption, HEAD, body)
+
+
+def _unlike(config: Mapping[str, Any]) -> str:
+    """What keeps the experts from being compared with each other, where they have not read the same text."""
+    training = config.get("pretrain") or {}
+    if training.get("order", "same") == "same" and training.get("lean", 1.0) == 1.0:
+        return ""
+    return (
+        ". The experts have not read the same windows, for the mixture's sake; to compare kinds of experts with each "
+        "other, run with --pretrain.order same --pretrain.lean 1"
+    )
 
 
 def _figures(row: Mapping[str, Any], best: bool) -> list[Cell]:

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-WAYS = ("hf_llama", "transformer", "diffuser", "state_space", "mixture", "plain", "memory")
-RATIOS = ("transformer_vs_hf", "mixture_vs_plain", "mixture_vs_transformer", "with_memory", "flat")
+WAYS = ("hf_llama", "transformer", "diffuser", "state_space", "mixture", "plain", "memory", "memory_random")
+MEMORY = ("with_memory", "with_memory_random")
+RATIOS = ("transformer_vs_hf", "mixture_vs_plain", "mixture_vs_transformer", *MEMORY, "flat")
 
 
 def test_every_way_writes_and_every_ratio_is_told() -> None:

@@ -75,3 +75,13 @@ def test_picture_shows_models_and_leaves_memories_out(make, width):
 def test_nothing_measured_nothing_shown():
     data = ReportData(preset="nano", created="")
     assert ablation.ablation(data) is None and ablation.differences(data, WIDE) is None
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [({}, False), ({"order": "same", "lean": 1.0}, False), ({"order": "own"}, True), ({"lean": 3}, True)],
+)
+def test_experts_of_different_text_are_told(make, training, told):
+    """A table of such experts says that it does not compare their kinds."""
+    caption = ablation.ablation(make(config={"pretrain": training})).caption
+    assert ("not read the same windows" in caption) == told
