@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from nano_think.stages.tracking import Run, make_store, open_tracker
+from nano_think.stages.tracking import Run, open_tracker
+from nano_think.stages.tracking_store import make_store
 
 EVERY, FIGURES = 10, ("loss", "next_token", "rate", "tokens_per_second", "mfu", "noisy")
 

@@ -72,7 +72,7 @@ def run_chat_locally(preset: str, overrides: dict[str, Any], root: Path) -> "dic
 
     with temporary_api(root) as wait_for_api:
         from flows.chat_pipeline import chat_pipeline
-        from nano_think.stages.tracking import make_store
+        from nano_think.stages.tracking_store import make_store
 
         make_store(root)
         wait_for_api()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 RUN = Verb(
     "the whole pipeline: text -> experts -> mixture -> report; what is finished is not done again", "flows.cli:run"
 )
+SWEEP = Verb("a run for each combination of some settings' values, and a table of them", "flows.sweep:sweep")
 UP = Verb("start Prefect's server with a worker, and MLflow's pages, in the background", "flows.up:up")
 DOWN = Verb("stop what up has started", "flows.up:down")
 
@@ -57,7 +58,7 @@ def run_locally(
 
     with prefect_api(root) as wait_for_api:
         from flows.full_pipeline import full_pipeline
-        from nano_think.stages.tracking import make_store
+        from nano_think.stages.tracking_store import make_store
 
         make_store(root)
         wait_for_api()

@@ -1,6 +1,7 @@
 """The full pipeline: text in, a mixture that one can talk to and a report out."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,10 +14,11 @@ from flows.run_page import publish
 from nano_think.core.config import parse, to_dict
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.outlook import ready
-from nano_think.stages.pipeline import Node, load, plan, title
+from nano_think.stages.pipeline import Node, load, load_code, plan, title
 from nano_think.stages.pretrain import Pretrain
 from nano_think.stages.selection import Selection
 from nano_think.stages.session import Session, open_session
+from tasks.added import added
 from tasks.calibration import calibration
 from tasks.dense import dense
 from tasks.embedding import embedding
@@ -69,11 +71,12 @@ def walk(
     given: artifacts of nodes that are not among these. tasks: by the names of the nodes; the full pipeline's if none.
     """
     tasks, submitted = tasks or TASKS, dict[str, PrefectFuture]()
+    context = replace(session.context, modules=load_code(nodes))
     for name, node in nodes.items():
         made = results({need: submitted[need] for need in node.needs if need in submitted})
         inputs = {need: made[need] if need in made else given[need] for need in node.needs}
-        task = pretrain if isinstance(node.stage, Pretrain) else tasks[name]
-        submitted[name] = task.submit(node.stage, inputs, session.root, session.context)
+        task = pretrain if isinstance(node.stage, Pretrain) else tasks.get(name, added)
+        submitted[name] = task.submit(node.stage, inputs, session.root, context)
     return results(submitted)
 
 

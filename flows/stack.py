@@ -16,7 +16,8 @@ from flows.history import close_all_dead_runs, history_client
 from flows.services import Service, Services
 from flows.settings import guarded, own_environment, quiet_settings
 from nano_think.core.errors import ChildError, LockedError
-from nano_think.stages.tracking import end_dead_runs, make_store
+from nano_think.stages.tracking import end_dead_runs
+from nano_think.stages.tracking_store import make_store
 
 ROOT, POOL, WORKER = Path("artifacts"), "local", "nano-think"
 FOLDER = ROOT / ".services"

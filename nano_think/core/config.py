@@ -4,9 +4,11 @@ Every setting is a field with a docstring under it that says what it is and its 
 files share those words. Order of precedence: default < preset < `--config FILE` < flags.
 """
 
+import contextlib
 import dataclasses
 import functools
 import runpy
+import threading
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ import yaml
 from nano_think.core.errors import UsageError, nearest
 
 C = TypeVar("C", bound="Config")
+T = TypeVar("T")
 
 
 class Config:
@@ -30,7 +33,28 @@ class Config:
     __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
-_adapter: Callable[[type], pydantic.TypeAdapter] = functools.cache(pydantic.TypeAdapter)
+_reading = threading.RLock()
+
+
+def one_at_a_time(read: Callable[[], T]) -> T:
+    """What `read` gives, which parses Python.
+
+    Before 3.12.3 Python counts the depth of trees that several threads build at once together, and gives up with one of
+    these errors (python/cpython#106905). Ours wait for each other; another library's thread may still come between.
+    """
+    with _reading:
+        for _ in range(20):
+            with contextlib.suppress(SystemError, RecursionError):
+                return read()
+        return read()
+
+
+def _build_adapter(kind: type) -> pydantic.TypeAdapter:
+    """It reads the docstrings under the fields from the source."""
+    return one_at_a_time(lambda: pydantic.TypeAdapter(kind))
+
+
+_adapter: Callable[[type], pydantic.TypeAdapter] = functools.cache(_build_adapter)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

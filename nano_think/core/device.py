@@ -16,6 +16,8 @@ from nano_think.core.config import Config
 
 DType = Literal["auto", "float32", "bfloat16"]
 Compile = Literal["auto", "on", "off"]
+# How names of GPUs begin.
+GPU = "GPU-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,9 +108,15 @@ class _Unfilled(TorchFunctionMode):
 
 
 def gpu_memory() -> dict[str, int]:
-    """The GPUs that this process sees, and the memory of each (bytes)."""
-    there = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    return {f"cuda{index}": torch.cuda.get_device_properties(index).total_memory for index in there}
+    """The GPUs that this process sees, in its order, and the memory of each (bytes). They are called by what is theirs
+    in every process, whichever of them it sees; those that share a name, as parts of one, by their place too.
+    """
+    found: dict[str, int] = {}
+    for index in range(torch.cuda.device_count()) if torch.cuda.is_available() else ():
+        properties = torch.cuda.get_device_properties(index)
+        name = f"{GPU}{properties.uuid}"
+        found[f"{name}-{index}" if name in found else name] = properties.total_memory
+    return found
 
 
 def share_threads(wanted: int, trainings: int) -> int:

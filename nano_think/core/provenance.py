@@ -12,7 +12,9 @@ def provenance() -> dict[str, str]:
     """The commit of the checkout, a digest of what differs from it ("clean" if nothing does), and one of the names and
     versions of all packages; of an installed package only the last.
     """
-    commit = _git("rev-parse", "HEAD")
+    # Where the package is installed inside of somebody else's checkout, that one's commit says nothing of it.
+    ours = _git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
+    commit = _git("rev-parse", "HEAD") if ours else ""
     if not commit:
         return {"packages": packages()}
     changed = _git("status", "--porcelain") + _git("diff", "HEAD")

@@ -1,5 +1,6 @@
 """Which of two runs is better: the same documents, memory off, the difference with its interval over documents."""
 
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ def contend(run: FinishedRun, root: Path) -> dict[str, Any]:
         return _contend(run, champion(root), root)
     except (NanoThinkError, OSError, LookupError, TypeError, ValueError) as error:
         return {"moved": False, "why": f"cannot be compared: {error}", "damaged": True}
+
+
+def champion_digest(root: Path) -> str | None:
+    """The digest of the champion's mixture; None where there is no champion, or none that can be read."""
+    with contextlib.suppress(NanoThinkError, OSError, LookupError, TypeError, ValueError):
+        best = champion(root)
+        return str(best.report.manifest["inputs"]["router"]["digest"]) if best else None
+    return None
 
 
 def _contend(run: FinishedRun, best: FinishedRun | None, root: Path) -> dict[str, Any]:

@@ -5,17 +5,19 @@ a package counts with it, to the letter.
 """
 
 import ast
-import contextlib
 import functools
 import hashlib
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import nano_think
+from nano_think.core.config import one_at_a_time
+from nano_think.core.errors import UsageError
 
 PACKAGE = "nano_think"
-_guard = threading.Lock()
+# Of a module: the sha256 of its files, and a digest of what they mean.
+Told = Sequence[str]
 HOME = Path(nano_think.__file__).parent
 # What only tells people something; no result depends on it.
 SILENT = tuple(
@@ -33,6 +35,39 @@ def read_modules(*roots: str) -> dict[str, str]:
     """Name -> digest of the roots and all modules of this package that they import, directly or not, in any function;
     what is imported for its types alone is not used.
     """
+    return {name: _meaning(name) for name in _counted(*roots)}
+
+
+def tell_modules(*roots: str) -> dict[str, Told]:
+    """The modules of `read_modules` as another process is told of them."""
+    return {name: (_bytes(name), meaning) for name, meaning in read_modules(*roots).items()}
+
+
+def load_modules(*roots: str) -> dict[str, Told]:
+    """As `tell_modules`, after importing them: what this process computes from now on is what was read, though the
+    files be edited.
+    """
+    for name in _counted(*roots):
+        import_module(name)
+    return tell_modules(*roots)
+
+
+def check_modules(told: Mapping[str, Told]) -> None:
+    """Load these modules, and refuse (`UsageError`) what was edited since somebody else has told of them: what is made
+    of it would get the key of other code.
+    """
+    for name in told:
+        import_module(name)
+    edited = [name for name, (text, meaning) in told.items() if _bytes(name) != text and _meaning(name) != meaning]
+    if edited:
+        more = f" and {len(edited) - 3} more" if len(edited) > 3 else ""
+        raise UsageError(
+            f"{', '.join(edited[:3])}{more}: edited since this run began; run again (what is finished is kept)"
+        )
+
+
+def _counted(*roots: str) -> list[str]:
+    """The roots and all modules of this package that they import, directly or not, without the silent ones."""
     seen: set[str] = set()
     queue = list(roots)
     while queue:
@@ -40,7 +75,7 @@ def read_modules(*roots: str) -> dict[str, str]:
         if name not in seen:
             seen.add(name)
             queue += _imports(name) - seen
-    return {name: _meaning(name) for name in sorted(seen) if not name.startswith(SILENT) or name in roots}
+    return sorted(name for name in seen if not name.startswith(SILENT) or name in roots)
 
 
 def _file(name: str) -> Path | None:
@@ -52,20 +87,25 @@ def _file(name: str) -> Path | None:
 
 
 @functools.cache
-def _tree(name: str) -> ast.Module:
+def _source(name: str) -> bytes:
+    """Read once: all that is said of a module is said of the same bytes."""
     file = _file(name)
     assert file, f"no module {name}"
-    return _parse(file)
+    return file.read_bytes()
 
 
-def _parse(file: Path) -> ast.Module:
-    # Before 3.12.3 Python counts the depth of trees that several threads build at once together, and gives up with one
-    # of these (python/cpython#106905). Ours wait for each other; another library's thread may still come between.
-    with _guard:
-        for _ in range(20):
-            with contextlib.suppress(SystemError, RecursionError):
-                return ast.parse(file.read_bytes())
-        return ast.parse(file.read_bytes())
+@functools.cache
+def _bytes(name: str) -> str:
+    return hashlib.sha256(_source(name) + "".join(_native(name)).encode()).hexdigest()
+
+
+@functools.cache
+def _tree(name: str) -> ast.Module:
+    return _parse(_source(name))
+
+
+def _parse(source: bytes) -> ast.Module:
+    return one_at_a_time(lambda: ast.parse(source))
 
 
 @functools.cache
@@ -92,13 +132,14 @@ def _used(node: ast.AST) -> Iterator[ast.AST]:
 
 @functools.cache
 def _meaning(name: str) -> str:
-    tree = _parse(_file(name))  # type: ignore[arg-type]
+    tree = _parse(_source(name))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]
     return hashlib.sha256("".join([ast.dump(tree), *_native(name)]).encode()).hexdigest()
 
 
+@functools.cache
 def _native(name: str) -> list[str]:
     file = _file(name)
     if file is None or file.name != "__init__.py":

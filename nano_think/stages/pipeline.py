@@ -19,6 +19,7 @@ from nano_think.experts import EXPERTS, build_expert, count_parameters
 from nano_think.models.dense import KIND, match_parameters
 from nano_think.models.embedder import Embedder
 from nano_think.models.think import Router
+from nano_think.stages.added import ADDED
 from nano_think.stages.calibration import CalibrationConfig, CalibrationJob, CalibrationStage
 from nano_think.stages.dense import Dense, DenseJob
 from nano_think.stages.embedding import Embedding, EmbeddingConfig, EmbeddingJob
@@ -26,10 +27,11 @@ from nano_think.stages.evaluate import Evaluate, EvaluateConfig, EvaluateJob
 from nano_think.stages.ingest import Ingest
 from nano_think.stages.memory import Memory, MemoryConfig, MemoryJob
 from nano_think.stages.mixture import RouterJob, RouterTrainConfig
+from nano_think.stages.modules import Told, load_modules
 from nano_think.stages.pretrain import Pretrain, PretrainConfig, PretrainJob
 from nano_think.stages.report import Report, ReportJob
 from nano_think.stages.router import RouterStage
-from nano_think.stages.space import SpaceConfig
+from nano_think.stages.space import Job, SpaceConfig
 from nano_think.stages.stage import Stage
 from nano_think.stages.tokenizer import TrainTokenizer
 from nano_think.stages.tokens import Tokens, TokensConfig
@@ -40,6 +42,7 @@ TAKEN = {
     "uniform", "static", "without_diffuser", "mixture", "oracle",
 }  # fmt: skip
 assert not TAKEN & set(EXPERTS), f"experts cannot be called {sorted(TAKEN & set(EXPERTS))}"
+assert not (TAKEN | set(EXPERTS)) & set(ADDED), f"added stages cannot be called {sorted(TAKEN | set(EXPERTS))}"
 
 Controls = Literal["none", "dense"]
 
@@ -48,6 +51,13 @@ Experts: Any = make_dataclass(
     "Experts",
     [(name, expert.Config, field(default_factory=expert.Config)) for name, expert in EXPERTS.items()],
     bases=(Config,), frozen=True, kw_only=True, slots=True, namespace={"__doc__": "The shape of each expert."},
+)  # fmt: skip
+
+# As with the experts: one field per file in stages/added/.
+Added: Any = make_dataclass(
+    "Added",
+    [(name, stage.Settings, field(default_factory=stage.Settings)) for name, stage in ADDED.items()],
+    bases=(Config,), frozen=True, kw_only=True, slots=True, namespace={"__doc__": "The stages that were added."},
 )  # fmt: skip
 
 
@@ -87,6 +97,8 @@ class PipelineConfig(Config):
     """The vector store."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """The final figures."""
+    added: Added = Added()  # type: ignore[valid-type]
+    """What each added stage is told."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.members if name not in EXPERTS]
@@ -124,6 +136,11 @@ class Node:
 
     stage: Stage
     needs: tuple[str, ...] = ()
+
+
+def load_code(nodes: Mapping[str, Node]) -> dict[str, Told]:
+    """The modules that any of these nodes use, loaded, as other processes are told of them (`load_modules`)."""
+    return load_modules(*{name for node in nodes.values() for name in node.stage.modules()})
 
 
 def presets(chat: bool = False) -> dict[str, Path]:
@@ -196,6 +213,21 @@ def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
     nodes["calibration"] = Node(CalibrationStage(calibration), ("tokens", "router", *controls))
     evaluate = EvaluateJob(space=space, seed=seed, compute=alone, evaluate=config.evaluate)
     nodes["evaluate"] = Node(Evaluate(evaluate), ("tokens", "router", *controls, "calibration", "memory"))
+    _add(nodes, config, Job(space=space, seed=seed, compute=alone))
     report = Report(ReportJob(name=name, config=to_dict(config)))
     nodes["report"] = Node(report, tuple(nodes))
     return nodes
+
+
+def _add(nodes: dict[str, Node], config: PipelineConfig, job: Job) -> None:
+    """Put every added stage behind what it needs, which may be another one."""
+    waiting = dict(ADDED)
+    while waiting:
+        name = next((one for one in waiting if nodes.keys() >= set(waiting[one].needs)), None)
+        if name is None:
+            wanted = sorted(
+                {need for stage in waiting.values() for need in stage.needs} - nodes.keys() - waiting.keys()
+            )
+            raise UsageError(f"{', '.join(waiting)}: needs {', '.join(wanted)}, which this run does not have")
+        stage = waiting.pop(name)
+        nodes[name] = Node(stage.planned(getattr(config.added, name), job), stage.needs)

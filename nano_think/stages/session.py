@@ -17,7 +17,7 @@ from nano_think.core.provenance import provenance
 from nano_think.core.slots import USUAL, Slots, shared_folder
 from nano_think.stages.artifact import Artifact, write_latest
 from nano_think.stages.chat_pipeline import ChatConfig
-from nano_think.stages.contest import contend
+from nano_think.stages.contest import champion_digest, contend
 from nano_think.stages.evaluate import SAMPLES
 from nano_think.stages.ingest import Ingest
 from nano_think.stages.pipeline import PipelineConfig
@@ -55,7 +55,12 @@ class Session:
         tracker.record(
             {"sources": artifacts["ingest"].summary["sources"], "digest": artifacts["ingest"].digest},
             read_json(artifacts["evaluate"].path / SAMPLES),
-            {"place": artifacts["router"].path, "digest": artifacts["router"].digest, "verdict": verdict},
+            {
+                "place": artifacts["router"].path,
+                "digest": artifacts["router"].digest,
+                "verdict": verdict,
+                "champion": champion_digest(self.root),
+            },
         )
         for name in ("evaluate", "report"):
             tracker.files(artifacts[name].path)
@@ -106,8 +111,8 @@ def check_room(root: Path) -> None:
 
 @contextlib.contextmanager
 def hold(root: Path) -> Iterator[None]:
-    """Have the root to ourselves for the block, and make it if it is not there. The first session that this process
-    opens on the root inside the block takes it over: between a check and the run nobody else can come in.
+    """Have the root to ourselves for the block, and make it if it is not there. Sessions that this process opens on the
+    root inside the block, one at a time, take it over: between a check and the run nobody else can come in.
     """
     with storage(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -121,13 +126,12 @@ def hold(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _take(root: Path) -> Iterator[None]:
-    if root.resolve() in _handed:
+    with contextlib.nullcontext() if root.resolve() in _handed else hold(root):
         _handed.discard(root.resolve())
-        yield
-    else:
-        with hold(root):
-            _handed.discard(root.resolve())
+        try:
             yield
+        finally:
+            _handed.add(root.resolve())
 
 
 @contextlib.contextmanager
@@ -143,8 +147,8 @@ def open_session(
         progress = choose_progress()
         try:
             tracker = open_tracker(root, name)
-            tracker.params(dict(flatten(to_dict(config))))
             with _ended(tracker):
+                tracker.params(dict(flatten(to_dict(config))))
                 slots = _slots(root, config)
                 yield Session(root, Context(progress, tracker, force=frozenset(force), slots=slots))
         finally:
@@ -157,10 +161,8 @@ def _slots(root: Path, config: PipelineConfig | ChatConfig) -> Slots:
     # The trainings of a chat run come one after the other.
     at_once = config.at_once if isinstance(config, PipelineConfig) else 0
     each = at_once or USUAL
-    if config.compute.processes > 1:
-        gpus = {"all": sum(gpus.values())} if gpus else {}
     if gpus:
-        return Slots(shared_folder(), gpus, each)
+        return Slots(shared_folder(), gpus, each, together=config.compute.processes > 1)
     return Slots(root / ".slots", {"cpu": None}, each) if at_once else Slots()
 
 

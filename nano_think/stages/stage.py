@@ -1,5 +1,6 @@
 """A stage: configuration + named input artifacts -> one artifact, keyed by everything that it depends on."""
 
+import contextlib
 import dataclasses
 import platform
 import shutil
@@ -13,22 +14,24 @@ from typing import Any
 from nano_think import __version__
 from nano_think.core.config import Config, to_dict
 from nano_think.core.errors import ArtifactError, storage
-from nano_think.core.files import digest
+from nano_think.core.files import digest, lock
 from nano_think.core.progress import Progress, Quiet
 from nano_think.core.slots import Slots
 from nano_think.stages.artifact import MANIFEST, Artifact, discard, open_artifact, seal
-from nano_think.stages.modules import digest_modules, read_modules
+from nano_think.stages.modules import Told, check_modules, digest_modules, read_modules
 from nano_think.stages.tracking import NoTracker, Tracker
 
 Inputs = Mapping[str, Artifact]
 WORK, AGAIN = "work", ".again"
+# What a process that was stopped may still take to save its work and leave.
+LEAVE_SECONDS = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
     """What a stage may use beside its configuration and inputs: where to tell people and MLflow what is going on, which
-    stages are made though they are there, and, as the run goes on, which of them had nothing to do; and the devices
-    that its trainings share.
+    stages are made though they are there, and, as the run goes on, which of them had nothing to do; the devices that
+    its trainings share, and the code that it began with, by module (`load_modules`; without it nobody checks).
     """
 
     progress: Progress = dataclasses.field(default_factory=Quiet)
@@ -36,6 +39,14 @@ class Context:
     force: frozenset[str] = frozenset()
     fresh: set[str] = dataclasses.field(default_factory=set)
     slots: Slots = Slots()
+    modules: Mapping[str, Told] = dataclasses.field(default_factory=dict)
+
+
+def making(path: Path, name: str, by: str = "stage") -> contextlib.AbstractContextManager[None]:
+    """For the block, be the only one who makes the artifact in `path`; `LockedError` where another goes on with it. A
+    stage and the process of its training have locks of their own: the one may be killed and the other still save.
+    """
+    return lock(path / WORK / f".{by}.lock", f"{name} ('{path}')", wait=LEAVE_SECONDS)
 
 
 class Stage(ABC):
@@ -86,6 +97,8 @@ class Stage(ABC):
         for.
         """
         context = context or Context()
+        if context.modules:
+            check_modules({name: context.modules.get(name, ("", "")) for name in read_modules(*self.modules())})
         path = self.place(root, inputs)
         self._settle(root, path)
         if self.name in context.force and (path / MANIFEST).is_file():
@@ -125,12 +138,19 @@ class Stage(ABC):
             shutil.rmtree(old, ignore_errors=True)
 
     def _make(self, path: Path, inputs: Inputs, context: Context) -> Artifact:
+        """Build and seal, alone: on a cluster a run that was cancelled may still be at it on another machine."""
         for name, artifact in inputs.items():
             assert artifact.path.is_dir(), f"{self.name}: its input {name} is gone"
+        with storage(path), making(path, self.name):
+            if (path / MANIFEST).is_file():
+                shutil.rmtree(path / WORK, ignore_errors=True)
+                return open_artifact(path).verify()
+            return self._build_and_seal(path, inputs, context)
+
+    def _build_and_seal(self, path: Path, inputs: Inputs, context: Context) -> Artifact:
         context.progress.start(self.name)
         started = time.monotonic()
         with storage(path):
-            path.mkdir(parents=True, exist_ok=True)
             summary = self.build(inputs, path, context)
             seconds = time.monotonic() - started
             artifact = seal(path, self.kind, path.name, self._about(inputs, summary, seconds), leave_out=WORK)

@@ -1,28 +1,27 @@
 """MLflow, the only room that knows it: one run per pipeline, one nested run per expert.
 
-The store is a SQLite file: ./mlflow.db for the default root, so that a bare `mlflow ui` finds it, ROOT/mlflow.db for
-others. MLflow is told what happened; it never decides anything.
+MLflow is told what happened; it never decides anything.
 """
 
 import contextlib
-import logging
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nano_think.core.errors import Interrupted, StorageError
-from nano_think.core.files import lock
-from nano_think.stages.tracking_records import log_samples, log_text, register
+from nano_think.core.errors import Interrupted
+from nano_think.stages.tracking_records import crown, log_samples, log_text, register
+from nano_think.stages.tracking_store import make_store, opening
 
-EXPERIMENT = "nano_think"
 URI, RUN, PREFIX = (f"NANO_THINK_TRACKING_{name}" for name in ("URI", "RUN", "PREFIX"))
 BUFFER_SECONDS, BUFFER_POINTS = 15.0, 500
-DEFAULT_ROOT = Path("artifacts")
+PARENT = "mlflow.parentRunId"
+# The run that those that are opened meanwhile belong to (`below`).
+_above: ContextVar[str] = ContextVar("above", default="")
 
 
 class NoTracker:
@@ -42,7 +41,7 @@ class NoTracker:
 
     def record(self, text: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> None:
         """The run's text {"sources", "digest"}, what the mixture wrote, and the mixture itself {"place", "digest",
-        "verdict"}.
+        "verdict", "champion": the digest of the root's champion, if it has one}.
         """
 
     @contextlib.contextmanager
@@ -64,64 +63,38 @@ class NoTracker:
 Tracker = NoTracker
 
 
-def store_path(root: Path) -> Path:
-    """Where the SQLite file of an artifact root lies."""
-    default = root.resolve() == DEFAULT_ROOT.resolve()
-    return (Path("mlflow.db") if default else root / "mlflow.db").resolve()
-
-
-def make_store(root: Path) -> tuple[Any, str, str]:
-    """The client, the address and the experiment of a root's store, made if it is missing.
-
-    It is made once, under a lock, in WAL mode: two processes that make it at the same time would destroy it.
-    """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow.tracking import MlflowClient
-
-    # After the import, which sets it up to tell of every migration.
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    path = store_path(root)
-    uri = f"sqlite:///{path}"
-    try:
-        with lock(path.with_name(".mlflow.lock"), f"the MLflow store {path}", wait=120):
-            fresh = not path.exists()
-            client = MlflowClient(tracking_uri=uri)
-            found = client.get_experiment_by_name(EXPERIMENT)
-            artifacts = (root / "mlflow").resolve()
-            known = found.experiment_id if found else client.create_experiment(EXPERIMENT, artifacts.as_uri())
-            if fresh:
-                _use_wal(path)
-    except sqlite3.Error as error:
-        raise StorageError(f"{path}: the MLflow store cannot be opened ({error}); move it away and run again") from None
-    return client, uri, known
-
-
 def open_tracker(root: Path, name: str) -> "Tracker":
     """A new MLflow run in the store of `root`; whoever calls holds the root's lock."""
     client, uri, experiment = make_store(root)
-    _end_dead_runs(client, experiment, root)
-    tags = {"root": str(root.resolve())}
-    run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+    tags = {"root": str(root.resolve())} | ({PARENT: _above.get()} if _above.get() else {})
+    with opening(root):
+        _end_dead_runs(client, experiment, root)
+        run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
     return Run(client, uri, run, experiment, root=tags["root"])
+
+
+@contextlib.contextmanager
+def below(tracker: "Tracker") -> Iterator[None]:
+    """Runs that are opened in the block are children of that one, which goes on."""
+    token = _above.set(getattr(tracker, "run", ""))
+    try:
+        yield
+    finally:
+        _above.reset(token)
 
 
 def end_dead_runs(root: Path) -> None:
     """Close what is open in the store of `root` though its processes were killed; whoever calls holds the root."""
     client, _, experiment = make_store(root)
-    _end_dead_runs(client, experiment, root)
+    with opening(root):
+        _end_dead_runs(client, experiment, root)
 
 
 def _end_dead_runs(client: Any, experiment: str, root: Path) -> None:
     """Runs that are open though their root's lock is ours were killed before they could say so."""
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-        if run.data.tags.get("root") == str(root.resolve()):
+        if run.data.tags.get("root") == str(root.resolve()) and run.info.run_id != _above.get():
             client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _use_wal(path: Path) -> None:
-    """Write-ahead logging sticks in the file, makes commits two to four times cheaper and lets readers read."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=wal")
 
 
 @contextlib.contextmanager
@@ -189,11 +162,15 @@ class Run(NoTracker):
             log_samples(self, samples)
         with _harmless():
             register(self, model["place"], model["digest"], model["verdict"])
+        with _harmless():
+            crown(self, model["champion"])
 
     @contextlib.contextmanager
-    def child(self, name: str) -> Iterator["Run"]:
-        tags = {"mlflow.parentRunId": self.run, "stage": name, "root": self.root}
-        run = Run(self.client, self.uri, self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id)
+    def child(self, name: str) -> Iterator[NoTracker]:
+        tags, run = {PARENT: self.run, "stage": name, "root": self.root}, NoTracker()
+        with _harmless():
+            made = self.client.create_run(self.experiment, run_name=name, tags=tags)
+            run = Run(self.client, self.uri, made.info.run_id)
         try:
             yield run
         except BaseException as error:
@@ -224,9 +201,12 @@ def status_of(error: BaseException) -> str:
 
 def from_environment() -> Tracker:
     """In a child process: the run that the parent made for it."""
+    run = NoTracker()
     if RUN not in os.environ:
-        return NoTracker()
-    from mlflow.tracking import MlflowClient
+        return run
+    with _harmless():
+        from mlflow.tracking import MlflowClient
 
-    uri = os.environ[URI]
-    return Run(MlflowClient(tracking_uri=uri), uri, os.environ[RUN], prefix=os.environ[PREFIX])
+        uri = os.environ[URI]
+        run = Run(MlflowClient(tracking_uri=uri), uri, os.environ[RUN], prefix=os.environ[PREFIX])
+    return run

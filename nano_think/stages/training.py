@@ -26,6 +26,7 @@ from nano_think.data.loader import Batches, Lean, open_windows
 from nano_think.data.tokens import TokenSet
 from nano_think.nn.native import kernels
 from nano_think.stages.artifact import Artifact
+from nano_think.stages.modules import tell_modules
 from nano_think.stages.space import Job
 from nano_think.stages.stage import WORK, Context, Inputs, Stage
 from nano_think.stages.tracking import Tracker
@@ -78,11 +79,15 @@ class TrainingStage(Stage):
         work = out / WORK
         work.mkdir(exist_ok=True)
         paths = {name: str(artifact.path.resolve()) for name, artifact in inputs.items()}
-        write_json(work / "job.json", {"stage": type(self).__name__, "config": to_dict(self.config), "inputs": paths})
+        kind = {"module": type(self).__module__, "stage": type(self).__name__}
+        job = {**kind, "config": to_dict(self.config), "inputs": paths}
+        write_json(work / "job.json", job | {"modules": tell_modules(*self.modules())})
         compute = self.config.compute
         command = accelerate_command("nano_think.stages.worker", str(out.resolve()), processes=compute.processes)
         with context.slots.hold(lambda: self.memory(inputs)) as device, self.tracked(context.tracker) as environment:
-            child = training_environment(compute.threads_per_process, environment | visible(device))
+            child = training_environment(
+                compute.threads_per_process, environment | visible(device, context.slots.devices)
+            )
             run_child(self.name, command, child, lambda event: context.progress.event(self.name, event))
         return json.loads((work / "summary.json").read_text(encoding="utf-8"))
 

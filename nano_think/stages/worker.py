@@ -5,12 +5,14 @@ processes the first alone writes and speaks, but for an error, which any of them
 """
 
 import atexit
+import contextlib
 import gc
 import os
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nano_think.core import interrupts
 from nano_think.core.errors import NanoThinkError
@@ -18,6 +20,10 @@ from nano_think.core.files import read_json, write_json
 from nano_think.core.process import die_with_parent, emit
 from nano_think.stages.artifact import open_artifact
 from nano_think.stages.tracking import NoTracker, Tracker, from_environment
+
+if TYPE_CHECKING:
+    from nano_think.stages.stage import Inputs
+    from nano_think.stages.training import TrainingStage
 
 
 def main(folder: str) -> int:
@@ -43,21 +49,25 @@ def main(folder: str) -> int:
 
 def _work(out: Path, tracker: Tracker) -> None:
     # Imported late: these need torch and take seconds, in which the parent may die.
-    from nano_think.stages.dense import Dense
-    from nano_think.stages.embedding import Embedding
-    from nano_think.stages.pretrain import Pretrain
-    from nano_think.stages.router import RouterStage
-    from nano_think.stages.sft import Sft
-    from nano_think.stages.stage import WORK
-    from nano_think.stages.training import NothingLeft, Trainer, TrainingStage
+    from nano_think.stages.modules import check_modules
+    from nano_think.stages.stage import WORK, making
 
+    job = read_json(out / WORK / "job.json")
+    kind: type[TrainingStage] = getattr(import_module(job["module"]), job["stage"])
+    check_modules(job["modules"])
     # Until now a signal ended the process at once: there was nothing to save.
     interrupts.install()
-    job = read_json(out / WORK / "job.json")
-    kinds: tuple[type[TrainingStage], ...] = (Embedding, Pretrain, RouterStage, Dense, Sft)
-    stage = next(kind for kind in kinds if kind.__name__ == job["stage"])
-    config = stage.read_config(job["config"])
+    stage = kind(kind.read_config(job["config"]))
     inputs = {name: open_artifact(Path(path)) for name, path in job["inputs"].items()}
+    first = not int(os.environ.get("RANK", 0))
+    with making(out, stage.name, "training") if first else contextlib.nullcontext():
+        _train(stage, inputs, out, tracker)
+
+
+def _train(stage: "TrainingStage", inputs: "Inputs", out: Path, tracker: Tracker) -> None:
+    from nano_think.stages.stage import WORK
+    from nano_think.stages.training import NothingLeft, Trainer
+
     tracker.tags({"process_id": str(os.getpid())})
 
     def log(event: dict[str, Any]) -> None:
@@ -68,9 +78,9 @@ def _work(out: Path, tracker: Tracker) -> None:
         elif event["event"] == "validation":
             tracker.metrics({"validation/loss": event["loss"]}, event["tokens"])
 
-    trainer = Trainer(config, out / WORK, log)
+    trainer = Trainer(stage.config, out / WORK, log)
     try:
-        summary = stage(config).fit(inputs, out, trainer)
+        summary = stage.fit(inputs, out, trainer)
     except NothingLeft:
         return
     trainer.write_curves(out)

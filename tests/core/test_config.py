@@ -1,12 +1,15 @@
 """Configuration: what is wrong is named by its path, with the nearest name, all at once."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from nano_think.core.config import Config, flatten, overlay, parse, read_yaml, to_dict
+from nano_think.core.config import Config, flatten, one_at_a_time, overlay, parse, read_yaml, to_dict
 from nano_think.core.errors import UsageError
 
 
@@ -108,3 +111,27 @@ def test_missing_file_and_folder_are_named(tmp_path: Path):
         read_yaml(tmp_path / "none.yaml")
     with pytest.raises(UsageError, match="cannot be read"):
         read_yaml(tmp_path)
+
+
+def test_threads_read_python_one_at_a_time():
+    """Trees that two threads build at once break Python 3.11: readers wait for each other, and try again where another
+    library's thread came between.
+    """
+    inside, most, tries, guard = [0], [0], [0], threading.Lock()
+
+    def read():
+        with guard:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        time.sleep(0.01)
+        with guard:
+            inside[0] -= 1
+            tries[0] += 1
+            first = tries[0] == 1
+        if first:
+            raise SystemError("AST constructor recursion depth mismatch")
+        return "read"
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [one.result() for one in [pool.submit(one_at_a_time, read) for _ in range(4)]] == ["read"] * 4
+    assert most == [1] and tries == [5]

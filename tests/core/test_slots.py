@@ -1,16 +1,20 @@
 """Slots on devices: queues, in one process and between several, with devices that are only names."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from nano_think.core import process
-from nano_think.core.errors import Interrupted
+from nano_think.core.device import gpu_memory
+from nano_think.core.errors import Interrupted, StorageError
 from nano_think.core.slots import Slots, visible
 
 GB = 10**9
@@ -52,8 +56,8 @@ def most_at_once(slots, sizes, hoped, seconds=0.05):
 )
 def test_one_gpu_takes_as_many_as_fit(tmp_path, sizes, most):
     """At most three; fewer where the memory does not allow them; one at least."""
-    hoped = {"cuda0": most}
-    assert most_at_once(Slots(tmp_path, {"cuda0": 12 * GB}), sizes, hoped) == hoped
+    hoped = {"GPU-a": most}
+    assert most_at_once(Slots(tmp_path, {"GPU-a": 12 * GB}), sizes, hoped) == hoped
 
 
 def test_large_and_small_share_what_there_is():
@@ -65,8 +69,8 @@ def test_large_and_small_share_what_there_is():
 
 def test_two_gpus_are_both_used(tmp_path):
     """Who cannot have one takes the other."""
-    hoped = {"cuda0": 1, "cuda1": 1}
-    assert most_at_once(Slots(tmp_path, {"cuda0": 9 * GB, "cuda1": 9 * GB}), [9 * GB] * 2, hoped) == hoped
+    hoped = {"GPU-a": 1, "GPU-b": 1}
+    assert most_at_once(Slots(tmp_path, {"GPU-a": 9 * GB, "GPU-b": 9 * GB}), [9 * GB] * 2, hoped) == hoped
 
 
 def test_serial_on_a_cpu(tmp_path):
@@ -84,7 +88,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from nano_think.core.slots import Slots
-with Slots(Path(sys.argv[1]), {"cuda0": 9}).hold(lambda: 9):
+with Slots(Path(sys.argv[1]), {"GPU-a": 9}).hold(lambda: 9):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -97,7 +101,7 @@ def test_slot_of_a_killed_process_is_free(tmp_path):
     got = threading.Event()
 
     def wait():
-        with Slots(tmp_path, {"cuda0": 9}).hold(lambda: 9):
+        with Slots(tmp_path, {"GPU-a": 9}).hold(lambda: 9):
             got.set()
 
     thread = threading.Thread(target=wait)
@@ -124,11 +128,54 @@ def test_waiting_ends_with_the_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("seen", "device", "told"),
-    [(None, "cuda1", "1"), ("4,7", "cuda1", "7"), (None, "cpu", None), (None, "all", None), ("4", None, None)],
+    [(None, "GPU-b", "1"), ("4,7", "GPU-b", "7"), (None, "cpu", None), (None, None, None), ("4", None, None)],
 )
 def test_child_sees_its_device_alone(monkeypatch, seen, device, told):
     """Of those that we see ourselves."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if seen:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
-    assert visible(device) == ({"CUDA_VISIBLE_DEVICES": told} if told else {})
+    names = ["GPU-a", "GPU-b"] if device != "cpu" else ["cpu"]
+    assert visible(device, names) == ({"CUDA_VISIBLE_DEVICES": told} if told else {})
+
+
+def test_gpus_are_called_the_same_whichever_are_seen(monkeypatch):
+    """Runs that see different GPUs count none of them twice, and do not take two for one."""
+    cards = [SimpleNamespace(uuid=name, total_memory=8) for name in ("a", "b", "a")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for seen, names in (((0, 1), ["GPU-a", "GPU-b"]), ((1,), ["GPU-b"]), ((0, 2), ["GPU-a", "GPU-a-1"])):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda seen=seen: len(seen))
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index, seen=seen: cards[seen[index]])
+        assert list(gpu_memory()) == names
+
+
+def test_training_of_several_processes_has_all_gpus_to_itself(tmp_path):
+    """Every slot of every one, or none: a training on one of them keeps it waiting, and it keeps others waiting."""
+    gpus = {"GPU-a": 9, "GPU-b": 9}
+    got, leave = threading.Event(), threading.Event()
+
+    def train():
+        with Slots(tmp_path, gpus, together=True).hold(lambda: 1 // 0) as device:
+            assert device is None
+            got.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=train)
+    with Slots(tmp_path, {"GPU-b": 9}).hold(lambda: 1):
+        thread.start()
+        assert not got.wait(0.5)
+    assert got.wait(60)
+    try:
+        assert not Slots(tmp_path, gpus)._take("GPU-a", 1, contextlib.ExitStack())
+    finally:
+        leave.set()
+        thread.join()
+
+
+def test_slots_lie_in_a_folder_of_our_own(tmp_path, monkeypatch):
+    """Nobody else may read or write it, and one that is somebody else's is refused."""
+    with Slots(tmp_path / "slots", {"GPU-a": 9}).hold(lambda: 1):
+        assert (tmp_path / "slots").stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(os, "getuid", lambda: -5)
+    with pytest.raises(StorageError, match="another user"), Slots(tmp_path / "slots", {"GPU-a": 9}).hold(lambda: 1):
+        pass

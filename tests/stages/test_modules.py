@@ -1,9 +1,11 @@
 """What counts as a stage's code: what it imports, in meaning and not in words."""
 
+import contextlib
 import textwrap
 
 import pytest
 
+from nano_think.core.errors import UsageError
 from nano_think.experts import EXPERTS
 from nano_think.stages import modules
 from nano_think.stages.pipeline import load, plan
@@ -28,14 +30,16 @@ class Settings:
 '''
 
 
+def forget():
+    """Read every file afresh, as another process would."""
+    for cached in ("_source", "_bytes", "_tree", "_imports", "_meaning", "_native"):
+        getattr(modules, cached).cache_clear()
+
+
 @pytest.fixture
 def library(tmp_path, monkeypatch):
     """A library of our own instead of nano_think's: write("upper", text) writes a module, digest() reads afresh."""
     monkeypatch.setattr(modules, "HOME", tmp_path)
-
-    def forget():
-        for cached in (modules._tree, modules._imports, modules._meaning):
-            cached.cache_clear()
 
     def write(name, text):
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
@@ -123,10 +127,33 @@ def test_modules_that_import_each_other_are_no_trouble(library):
     assert digest("upper") == digest("upper", "lower")
 
 
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [(CODE, False), (CODE.replace("# A comment.", "# Another."), False), (CODE.replace("two(x)", "two(x + 1)"), True)],
+    ids=["as it was", "another comment", "another meaning"],
+)
+def test_code_that_was_edited_meanwhile_is_refused(library, monkeypatch, text, refused):
+    """By a process that was told of it before: the artifact would have the key of other code."""
+    write, _ = library
+    monkeypatch.setattr(modules, "import_module", lambda name: None)
+    told = modules.load_modules("nano_think.upper")
+    forget()
+    write("upper", text)
+    with pytest.raises(UsageError, match=r"nano_think\.upper: edited") if refused else contextlib.nullcontext():
+        modules.check_modules(told)
+
+
+def test_what_is_told_is_loaded(library, monkeypatch):
+    """An edit comes too late for a module that is loaded."""
+    loaded = []
+    monkeypatch.setattr(modules, "import_module", loaded.append)
+    modules.load_modules("nano_think.upper")
+    assert loaded == ["nano_think.lower", "nano_think.upper"]
+
+
 def keys_of(stages):
     """The digest of each stage's code."""
-    for cached in (modules._tree, modules._imports, modules._meaning):
-        cached.cache_clear()
+    forget()
     return {name: modules.digest_modules(*node.stage.modules()) for name, node in stages.items()}
 
 

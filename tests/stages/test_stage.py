@@ -1,14 +1,16 @@
 """Stages: keyed by all that they depend on, made once, made again alone when damaged, resumed when half-made."""
 
+import contextlib
 import errno
 
 import pytest
 
-from nano_think.core.errors import StorageError
+from nano_think.core.errors import LockedError, StorageError, UsageError
 from nano_think.core.progress import Plain
 from nano_think.stages import modules
 from nano_think.stages.artifact import MANIFEST
-from nano_think.stages.stage import AGAIN, WORK, Context
+from nano_think.stages.modules import tell_modules
+from nano_think.stages.stage import AGAIN, WORK, Context, making
 
 
 def test_second_run_returns_what_the_first_made(make_word, tmp_path):
@@ -212,3 +214,38 @@ def test_manifest_tells_where_an_artifact_comes_from(make_word, tmp_path):
     assert manifest["modules"] == modules.read_modules("nano_think.core.rng")
     assert manifest["seconds"] >= 0 and manifest["finished"].endswith("+00:00")
     assert str(tmp_path) not in str(manifest)
+
+
+def test_folder_that_another_is_still_making_is_left_alone(make_word, tmp_path, monkeypatch):
+    """A cancelled run may go on on another machine of a cluster; who comes second is told, and writes nothing."""
+    monkeypatch.setattr("nano_think.stages.stage.LEAVE_SECONDS", 0.01)
+    stage = make_word()
+    with making(stage.place(tmp_path, {}), "word"), pytest.raises(LockedError, match=r"word .* in use by process"):
+        stage.run(tmp_path, {})
+    assert not make_word.builds
+    assert stage.run(tmp_path, {}).summary == {"letters": 4}
+
+
+def test_what_another_has_finished_meanwhile_is_taken(make_word, tmp_path, monkeypatch):
+    """Who has waited for a folder looks into it first."""
+    stage = make_word()
+
+    @contextlib.contextmanager
+    def waits(path, name):
+        (path / WORK).mkdir(parents=True)
+        stage._build_and_seal(path, {}, Context())
+        (path / WORK).mkdir()
+        yield
+
+    monkeypatch.setattr("nano_think.stages.stage.making", waits)
+    made = stage.run(tmp_path, {})
+    assert make_word.builds["moon"] == 1
+    assert made.verify().summary == {"letters": 4} and not (made.path / WORK).exists()
+
+
+def test_stage_refuses_code_that_the_run_did_not_begin_with(make_word, tmp_path):
+    """As a process of a cluster that has loaded another version."""
+    told = {"nano_think.core.rng": ("other bytes", "another meaning")}
+    with pytest.raises(UsageError, match=r"core\.rng: edited"):
+        make_word().run(tmp_path, {}, Context(modules=told))
+    assert make_word().run(tmp_path, {}, Context(modules=tell_modules("nano_think.core.rng")))

@@ -5,10 +5,11 @@ import sqlite3
 
 import pytest
 
-from nano_think.core.errors import Interrupted
-from nano_think.stages import tracking
+from nano_think.core.errors import Interrupted, StorageError
+from nano_think.stages import tracking, tracking_store
 from nano_think.stages.session import _figures
-from nano_think.stages.tracking import from_environment, open_tracker, store_path
+from nano_think.stages.tracking import below, from_environment, open_tracker
+from nano_think.stages.tracking_store import store_path
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,73 @@ def test_mlflow_that_cannot_write_stops_nothing(store, monkeypatch, capsys):
     tracker.params({"a": 1})
     tracker.end("FINISHED")
     assert "MLflow did not take it (database is locked)" in capsys.readouterr().err
+
+
+def test_store_that_is_no_database_is_told_in_one_line(tmp_path):
+    """With its name, and what to do; nothing of it is changed."""
+    file = tmp_path / "mlflow.db"
+    file.write_text("no database at all, and long enough to be looked at" * 100)
+    before = file.read_bytes()
+    with pytest.raises(StorageError, match=r"mlflow\.db: MLflow's store cannot be used \(file is not a database\)"):
+        open_tracker(tmp_path, "toy")
+    assert file.read_bytes() == before
+
+
+def test_store_of_another_version_is_told_in_one_line(tmp_path):
+    """MLflow's own words have several lines and a traceback."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("create table alembic_version (version_num text)")
+        other.execute("create table experiments (experiment_id integer)")
+        other.execute("insert into alembic_version values ('of another time')")
+        other.commit()
+    with pytest.raises(StorageError, match=r"mlflow\.db: MLflow's store cannot be used") as caught:
+        open_tracker(tmp_path, "toy")
+    assert "\n" not in str(caught.value)
+
+
+def test_locked_store_is_told_as_such(store, monkeypatch):
+    """Another program that writes without end."""
+    monkeypatch.setattr(tracking_store, "BUSY_SECONDS", 0.01)
+    with contextlib.closing(sqlite3.connect(store / "mlflow.db")) as other:
+        other.execute("begin immediate")
+        with pytest.raises(StorageError, match="another program keeps MLflow's store locked"):
+            open_tracker(store, "toy")
+        other.execute("rollback")
+
+
+def test_training_goes_on_without_a_run_of_its_own(store, monkeypatch, capsys):
+    """In the parent, and in the child that cannot open the store."""
+    parent = open_tracker(store, "parent")
+
+    def refuse(*_, **__):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parent.client, "create_run", refuse)
+        with parent.child("toy") as child:
+            assert child.environment() == {}
+    (store / "broken.db").write_text("no database at all" * 100)
+    monkeypatch.setenv("NANO_THINK_TRACKING_URI", f"sqlite:///{store / 'broken.db'}")
+    monkeypatch.setenv("NANO_THINK_TRACKING_RUN", "0")
+    monkeypatch.setenv("NANO_THINK_TRACKING_PREFIX", "")
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "1")
+    from_environment().metrics({"loss": 1.0})
+    parent.end("FINISHED")
+    assert capsys.readouterr().err.count("MLflow did not take it") >= 2
+
+
+def test_runs_below_another_are_its_children(store):
+    """Of a sweep, which is not taken for dead."""
+    above = open_tracker(store, "sweep")
+    with below(above):
+        one = open_tracker(store, "point")
+        one.end("FINISHED")
+    assert runs_of(store)[above.run].info.status == "RUNNING"
+    above.end("FINISHED")
+    assert runs_of(store)[one.run].data.tags["mlflow.parentRunId"] == above.run
+    after = open_tracker(store, "alone")
+    after.end("FINISHED")
+    assert "mlflow.parentRunId" not in runs_of(store)[after.run].data.tags
 
 
 def test_long_and_many_settings_are_taken(store):

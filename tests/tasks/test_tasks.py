@@ -53,6 +53,6 @@ def test_body_is_one_statement(name):
 
 
 def test_every_node_of_the_plans_has_its_task(tmp_path):
-    """Each stage's task is found by the name of the node; experts share one."""
+    """Each stage's task is found by the name of the node; experts share one, and so do added stages."""
     nodes = plan(load("nano")).keys() - set(EXPERTS) | chat_plan(load_chat_config("chat"), tmp_path).keys()
-    assert set(NAMES) == nodes | {"pretrain"}
+    assert set(NAMES) == nodes | {"pretrain", "added"}
