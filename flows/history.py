@@ -10,11 +10,12 @@ from nano_think.core.errors import LockedError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.filters import FlowFilter
     from prefect.client.schemas.objects import FlowRun
 
 DEFAULT_ROOT = "artifacts"
 # Others' flows may share a server with ours: nothing is known of what they work at.
-OURS = ("full-pipeline", "one-stage", "chat-pipeline")
+OURS = ("full-pipeline", "full-pipeline-on-dask", "one-stage", "chat-pipeline")
 
 
 def unfinished(what: str, **more: Any) -> Any:
@@ -45,6 +46,7 @@ def close_all_dead_runs() -> list[Path]:
 
     closed = []
     with contextlib.suppress(Exception), history_client() as client:
+        _close_left_tasks(client)
         for run in _open_runs(client):
             with contextlib.suppress(LockedError):
                 if run.state and not run.state.is_scheduled():
@@ -53,6 +55,21 @@ def close_all_dead_runs() -> list[Path]:
                             closed.append(root_of(run))
                     _close(client, run)
     return closed
+
+
+def _close_left_tasks(client: "SyncPrefectClient") -> None:
+    """A worker closes a run whose process was killed, but not what that run was at."""
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed, State
+
+    over = filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[StateType.CRASHED]))
+    ended = filters.FlowRunFilter(state=over)
+    end: State = Crashed(message="its run has ended")
+    for task_run in client.read_task_runs(
+        flow_filter=_ours(), flow_run_filter=ended, task_run_filter=unfinished("Task")
+    ):
+        client.set_task_run_state(task_run.id, end, force=True)
 
 
 def finish_cancelled(run: str) -> None:
@@ -69,11 +86,14 @@ def root_of(run: "FlowRun") -> Path:
     return Path(str(run.parameters.get("root", DEFAULT_ROOT))).resolve()
 
 
-def _open_runs(client: "SyncPrefectClient") -> "list[FlowRun]":
+def _ours() -> "FlowFilter":
     from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 
-    ours = FlowFilter(name=FlowFilterName(any_=list(OURS)))
-    return client.read_flow_runs(flow_filter=ours, flow_run_filter=unfinished("Flow"))
+    return FlowFilter(name=FlowFilterName(any_=list(OURS)))
+
+
+def _open_runs(client: "SyncPrefectClient") -> "list[FlowRun]":
+    return client.read_flow_runs(flow_filter=_ours(), flow_run_filter=unfinished("Flow"))
 
 
 def _begun(run: "FlowRun") -> bool:

@@ -1,7 +1,6 @@
 """A checkout of its own with services that `nano-think up` has started: seen from outside, as a user sees them."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -14,11 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tests.conftest import Commands
+from tests.conftest import PATIENCE, Commands
 
 ROOT = Path(__file__).parents[1]
-# Where a machine has much else to do: how many times longer than usual is waited.
-PATIENCE = float(os.environ.get("NANO_THINK_PATIENCE", "3"))
 
 
 def copy_checkout(folder: Path) -> Path:

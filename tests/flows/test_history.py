@@ -10,6 +10,7 @@ from prefect.states import Cancelling, Pending, Running, Scheduled
 from flows import history
 from flows.chat_pipeline import chat_pipeline
 from flows.full_pipeline import full_pipeline
+from flows.on_dask import full_pipeline_on_dask
 from flows.one_stage import one_stage
 from nano_think.stages.session import hold
 
@@ -18,7 +19,7 @@ class Client:
     """What is asked of Prefect's client; `closed` is what it was told."""
 
     def __init__(self):
-        self.runs, self.closed, self.tasks = [], {}, []
+        self.runs, self.closed, self.tasks, self.asked = [], {}, [], []
 
     def add(self, state, root="artifacts", deployed=False, flow="full-pipeline"):
         deployment = uuid.uuid4() if deployed else None
@@ -30,7 +31,8 @@ class Client:
     def read_flow_runs(self, flow_filter, **_):
         return [run for run in self.runs if run.flow in flow_filter.name.any_]
 
-    def read_task_runs(self, **_):
+    def read_task_runs(self, flow_run_filter, **_):
+        self.asked += flow_run_filter.state.type.any_ if flow_run_filter.state else []
         return [SimpleNamespace(id="a task")]
 
     def set_task_run_state(self, task, state, force):
@@ -69,7 +71,8 @@ def test_flows_of_others_are_left_alone(client, tmp_path):
 
 
 def test_our_flows_are_known_by_their_names():
-    assert {full_pipeline.name, one_stage.name, chat_pipeline.name} == set(history.OURS)
+    ours = full_pipeline, full_pipeline_on_dask, one_stage, chat_pipeline
+    assert {flow.name for flow in ours} == set(history.OURS)
 
 
 def test_who_was_to_be_cancelled_is_cancelled(client, tmp_path):
@@ -92,6 +95,12 @@ def test_before_there_is_a_worker_all_but_held_roots_are_closed(client, tmp_path
     assert client.closed == {dead: "Crashed", gone: "Crashed"} and alive not in client.closed
     assert roots == [tmp_path / "one"]
     assert not (tmp_path / "no such folder").exists()
+
+
+def test_what_a_crashed_run_was_at_is_closed(client):
+    """A worker whose run was killed closes the run alone."""
+    history.close_all_dead_runs()
+    assert client.tasks == ["Crashed"] and client.asked == ["CRASHED"]
 
 
 def test_a_history_that_cannot_be_read_stops_nobody(monkeypatch, tmp_path):

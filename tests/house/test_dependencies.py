@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-SETUP = ("serve", "dev", "hub", "eval")
+SETUP = ("serve", "dev", "hub", "eval", "dask")
 
 # Older ones have known holes (torch, mlflow, prefect) or break Prefect's server (fastapi).
 NEEDED = ["torch>=2.10", "mlflow>3.12", "prefect>=3.6.22", "fastapi<0.151"]
