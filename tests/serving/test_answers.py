@@ -148,7 +148,7 @@ def test_a_server_without_a_name_of_its_own_remembers_nobody(serving):
 def test_an_answer_that_is_not_remembered_says_so(serving, path):
     """Whole and streamed, on its last piece; why is for the log."""
     server = serving()
-    server.engine.amiss = "memory 'default': /home/somebody/secret: no space left"
+    server.engine.amiss = "memory 'default': /srv/a/secret: no space left"
     told, streamed = server.ask(path).json(), events(server.ask(path, stream=True))
     assert told["warning"] == streamed[-1]["warning"] == "this turn is not remembered; the server's log says why"
     assert not any("warning" in piece for piece in streamed[:-1])
