@@ -12,6 +12,9 @@ Every way reads a prompt of 16 tokens and writes 256 more, greedily, in fp32, wi
 - memory: the mixture that reads a memory of 100,000 entries (inverted lists) at every token; the keys lie as those of
   a trained model do. memory_random: the keys are random, so that nearly all have to be compared.
 - flat: the state-space expert's time per token (without head) at contexts of 128 and 4,096 tokens.
+- draft (only when asked for): the trained mixture of `--model`, an expert of which guesses tokens (`generate --draft`):
+  accepted guesses per judgement, and the rate over that without, by expert and number of tokens (for a diffuser also of
+  steps), greedily and at temperature 0.8, over six prompts.
 
 Ratios are of rates: `transformer_vs_hf` of the transformer expert over hf_llama, `mixture_vs_plain`,
 `mixture_vs_transformer`, `with_memory` of the mixture with memory over without, `flat` of the time per token at 128
@@ -27,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("peers", "plain", "memory", "flat")
+DRAFT = "draft"
 
 
 def main() -> None:
@@ -51,7 +55,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
+    parser.add_argument("--parts", nargs="+", choices=(*PARTS, DRAFT), default=PARTS, help="what to measure")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each part")
     parser.add_argument("--tokens", type=int, default=256, help="new tokens")
     parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")
@@ -59,9 +63,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--vocabulary", type=int, default=8192, help="words")
     parser.add_argument("--entries", type=int, default=100_000, help="entries of the memory")
     parser.add_argument("--contexts", type=int, nargs=2, default=[128, 4096], help="contexts of `flat` (tokens)")
+    parser.add_argument("--model", help="for `draft`: the folder of a trained mixture")
+    parser.add_argument("--draft-tokens", type=int, nargs="+", default=[1, 2, 4], help="guesses at a time")
+    parser.add_argument("--draft-steps", type=int, nargs="+", default=[1, 10], help="answers of the diffuser for them")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if DRAFT in args.parts and not args.model:
+        parser.error("draft: wanted --model, the folder of a trained mixture")
+    return args
 
 
 def child(threads: int, args: argparse.Namespace) -> dict[str, Any]:

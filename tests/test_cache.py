@@ -297,6 +297,32 @@ def test_texts_in_slots_are_what_each_is_alone(name: str, kernel: bool, monkeypa
         torch.testing.assert_close(got_TRD[:, row], alone_TD, **TOLERANCE)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "plain"])
+@pytest.mark.parametrize("name", [*VARIANTS, "replay"])
+def test_tokens_are_tried_and_taken_back(name: str, kernel: bool, monkeypatch: pytest.MonkeyPatch):
+    """Several tentative tokens of a slot at once are those of no cache, and what is left after `rewind` is too."""
+    if not kernel:
+        monkeypatch.setattr("nano_think.nn.rows.kernels", lambda: Kernels(False, "not wanted"))
+    expert, head, prompt = Plain() if name == "replay" else tiny_expert(name), tiny_head(), PROMPTS[0]
+    timeline, one, cache = Timeline(1, 60), expert.start(1, 60), expert.start(2, 60)
+    tokens_1T = torch.tensor([prompt])
+    expert.extend(head.embed(tokens_1T), timeline.append(number_documents(tokens_1T, START)), one)
+    cache.join(one, Slot(1, 2, len(prompt)))
+    text = list(prompt)
+    for seed, back in enumerate((5, 0, 3, 1)):
+        tried = draw_tokens(1, 5, starts=(3,), seed=seed)[0].tolist()
+        at = [[1, len(text) + n, begin_of(text + tried[: n + 1])] for n in range(5)]
+        got = expert.advance(head.embed(torch.tensor(tried)), Rows(torch.tensor(at).T.contiguous(), turns=5), cache)
+        torch.testing.assert_close(got, at_once(expert, torch.tensor([text + tried]))[0, len(text) :], **TOLERANCE)
+        cache.rewind(back)
+        text += tried[: 5 - back]
+
+
+def begin_of(tokens: list[int]) -> int:
+    return max(place for place, token in enumerate(tokens) if token == START)
+
+
 def test_a_full_cache_says_so():
     timeline = Timeline(1, 4)
     timeline.append(torch.zeros(1, 3, dtype=torch.long))

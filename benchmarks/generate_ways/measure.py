@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from _timing import Step, medians, take_turns
 
+from generate_ways.drafts import measure_drafts
 from generate_ways.models import (
     START,
     Alone,
@@ -40,6 +41,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All that was asked for, by name; rates (tokens per second) and ratios."""
     (threads,) = args.threads
     torch.set_num_threads(threads)
+    drafts = measure_drafts(args) if "draft" in args.parts else {}
+    return drafts | measure_random(args) if set(args.parts) - {"draft"} else drafts
+
+
+def measure_random(args: argparse.Namespace) -> dict[str, Any]:
+    """What needs no trained model."""
     shape = build_shape(args.preset, args.vocabulary)
     model = build_model(shape)
     prompt = (START, *torch.randint(1, args.vocabulary, (args.prompt - 1,)).tolist())

@@ -14,6 +14,7 @@ from nano_think.cli.prompt import read_prompt
 from nano_think.core.console import clean, flush_text
 from nano_think.core.errors import UsageError
 from nano_think.data.tokenizer import Tokenizer
+from nano_think.inference.drafting import Drafter
 from nano_think.inference.engine import Engine
 from nano_think.inference.request import Event, Memory, Request
 from nano_think.inference.sampling import SamplingConfig
@@ -41,6 +42,12 @@ class GenerateArguments:
     """Whether what is remembered counts, and whether this text will be remembered."""
     namespace: str = "default"
     """Whose memory."""
+    draft: str = ""
+    """An expert that guesses tokens, of which the mixture keeps what it would have written itself; "" = none."""
+    draft_tokens: int = 4
+    """How many tokens it guesses at a time (tokens)."""
+    draft_steps: int = 1
+    """For a diffuser: in how many answers it denoises them (steps)."""
     show_routing: bool = False
     """Print each token on its own line with the weight of each expert."""
     json: bool = False
@@ -80,7 +87,8 @@ def _open(wanted: GenerateArguments, held: ExitStack) -> tuple[Engine, Tokenizer
         from nano_think.cli.recall import open_memories
 
         memories = open_memories(wanted.root, artifact, memory, held, write=wanted.memory == "read-write")
-    return Engine(model, tokenizer, shape.window, rows=1, memories=memories), tokenizer
+    drafter = Drafter(model, wanted.draft, wanted.draft_tokens, wanted.draft_steps) if wanted.draft else None
+    return Engine(model, tokenizer, shape.window, rows=1, memories=memories, drafter=drafter), tokenizer
 
 
 def _heeded(events: Iterator[Event]) -> Iterator[Event]:

@@ -44,8 +44,8 @@ class Expert(nn.Module):
     of its own document alone (`documents_BT` numbers them). Subclasses set `Config` and take (config, width).
 
     `start` and `extend` are `forward` in pieces, behind a cache, and `advance` is the same for texts of different
-    lengths, each in a slot that its cache was put into by `join`: an expert that brings none of these is computed anew
-    over everything read so far.
+    lengths, each in a slot that its cache was put into by `join`; a cache's `rewind` takes tentative tokens back. An
+    expert that brings none of these is computed anew over everything read so far.
     """
 
     Config: ClassVar[type[ExpertConfig]]
@@ -95,6 +95,9 @@ class Replay:
     def join(self, one: "Replay", slot: Slot) -> None:
         assert one.x_BSD is not None, "nothing has been read"
         self.slots[slot.number] = one.x_BSD
+
+    def rewind(self, tokens: int) -> None:
+        """What is read again from its own place on needs no taking back."""
 
     def advance(self, expert: Expert, x_RD: Tensor, rows: Rows) -> Tensor:
         return torch.cat([self._advance(expert, *row) for row in zip(x_RD, *rows.at_3R.tolist(), strict=True)])

@@ -94,6 +94,9 @@ class DiffuserCache(NamedTuple):
         for mine, other in zip(self.layers, one.layers, strict=True):
             mine.join(other, slot)
 
+    def rewind(self, tokens: int) -> None:
+        """Nobody sees what stands behind a text, and the next tokens write over it."""
+
 
 @EXPERTS.register("diffuser")
 class Diffuser(Expert):
@@ -233,10 +236,31 @@ class Diffuser(Expert):
 
     def advance(self, x_RD: Tensor, rows: Rows, cache: DiffuserCache) -> Tensor:
         """Query mode: R clean rows, whose keys and values stay, and behind them their R queries."""
-        both, x_QD = rows.with_next(), torch.cat([x_RD, torch.zeros_like(x_RD)])
-        for block, layer, scale in zip(self.blocks, cache.layers, cache.scales, strict=True):
-            x_QD = block.advance(x_QD, cache.rope, both, layer, scale.chunk(2, dim=-1))  # type: ignore[operator]
-        return linear_rows(x_QD[len(x_RD) :], self.out.weight, self.norm)
+        x_QD = torch.cat([x_RD, torch.zeros_like(x_RD)])
+        return self._run_rows(x_QD, rows.with_next(), cache.scales, cache, len(x_RD))
+
+    def foresee(self, x_1D: Tensor, row: Rows, size: int, cache: DiffuserCache) -> Tensor:
+        """`advance` by one clean row, with queries not only of the next token but of a block of `size`, (K, D): what
+        `answer` would give for them.
+        """
+        x_RD, share_R = torch.cat([x_1D, x_1D.new_zeros(size, x_1D.shape[1])]), [0] + [1] * size
+        scales = [scale_2E[share_R] for scale_2E in cache.scales]
+        return self._run_rows(x_RD, row.with_ahead(size), scales, cache, 1)
+
+    def answer_rows(self, x_KD: Tensor, log_snr: Tensor, ahead: Rows, cache: DiffuserCache) -> Tensor:
+        """`answer` for a block of noisy rows of one text, (K, D); `ahead` as `Rows.ahead` gives it."""
+        return self._run_rows(x_KD, ahead, self._scales_at(log_snr), cache)
+
+    def _scales_at(self, log_snr: Tensor) -> list[Tensor]:
+        """The scales of rows that are all at one level, by layer, (1, 2 D)."""
+        code_1C = self.code(log_snr.view(1, 1), torch.zeros(1, 1, dtype=torch.bool, device=log_snr.device))[0]
+        return [scale(code_1C) for scale in self.scales]
+
+    def _run_rows(self, x_RD: Tensor, rows: Rows, scales: list[Tensor], cache: DiffuserCache, first: int = 0) -> Tensor:
+        """Hidden states of all rows but the first few."""
+        for block, layer, scale in zip(self.blocks, cache.layers, scales, strict=True):
+            x_RD = block.advance(x_RD, cache.rope, rows, layer, scale.chunk(2, dim=-1))  # type: ignore[operator]
+        return linear_rows(x_RD[first:], self.out.weight, self.norm)
 
     def answer(
         self, x_BTD: Tensor, log_snr: Tensor | None, ahead: Span, cache: DiffuserCache, shift: int = 0
@@ -246,11 +270,7 @@ class Diffuser(Expert):
         ahead: `Timeline.ahead` of T rows. x_BTD: what they read, as in `Noise`. log_snr: their level, None for queries.
         """
         rope = between(cache.rope, ahead.first + shift, ahead.end + shift)
-        if log_snr is None:
-            scales = [scale_2E[1:] for scale_2E in cache.scales]
-        else:
-            code_1C = self.code(log_snr.view(1, 1), torch.zeros(1, 1, dtype=torch.bool, device=log_snr.device))[0]
-            scales = [scale(code_1C) for scale in self.scales]
+        scales = [scale_2E[1:] for scale_2E in cache.scales] if log_snr is None else self._scales_at(log_snr)
         return self._run(x_BTD, rope, ahead, scales, cache)
 
     def _run(self, x_BRD: Tensor, rope, span: Span, scales: list[Tensor], cache: DiffuserCache) -> Tensor:

@@ -82,6 +82,11 @@ class StateSpaceCache(NamedTuple):
         for mine, other in zip(self.layers, one.layers, strict=True):
             mine.join(other, slot)
 
+    def rewind(self, tokens: int) -> None:
+        """Take the last tentative tokens back."""
+        for layer in self.layers:
+            layer.rewind(tokens)
+
 
 def _build_mixer(config: StateSpaceConfig, width: int) -> nn.Module:
     if config.form == "s6":

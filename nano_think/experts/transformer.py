@@ -79,3 +79,6 @@ class TransformerCache(NamedTuple):
     def join(self, one: "TransformerCache", slot: Slot) -> None:
         for mine, other in zip(self.layers, one.layers, strict=True):
             mine.join(other, slot)
+
+    def rewind(self, tokens: int) -> None:
+        """Nobody sees what stands behind a text, and the next tokens write over it."""

@@ -49,14 +49,14 @@ class LanguageHead(nn.Module):
         return linear_rows(hidden_RD.float() * self.width**-0.5, self.table) + self.bias
 
     @torch.no_grad()
-    def expect(self, hidden_BTD: Tensor) -> Tensor:
-        """sum_v p(v) e_v, (B, T, D): the mean embedding under the distribution that a hidden state speaks for.
+    def expect(self, hidden: Tensor) -> Tensor:
+        """sum_v p(v) e_v, (..., D): the mean embedding under the distribution that a hidden state speaks for.
 
         A block of rows at a time, as in `nll`, and without gradient.
         """
         rows = max(16, 2**20 // len(self.table))
-        parts = [self.logits(h).softmax(dim=-1) @ self.table for h in hidden_BTD.flatten(0, 1).split(rows)]
-        return torch.cat(parts).view_as(hidden_BTD)
+        parts = [self.logits(h).softmax(dim=-1) @ self.table for h in hidden.flatten(0, -2).split(rows)]
+        return torch.cat(parts).view_as(hidden)
 
     def nll(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
         """Negative log-likelihood of each target in nats, (B, T), without ever holding (B, T, V) numbers.

@@ -3,6 +3,8 @@
 B batch, K tokens of a block, D model width
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,9 @@ from nano_think.heads.language import LanguageHead
 from nano_think.nn.cache import Timeline
 from nano_think.nn.documents import number_documents
 from nano_think.nn.noise import bayes_skip, noise_window, signal_and_noise
+
+Answer = Callable[[Tensor, Tensor], Tensor]
+"""Hidden states without the skip term of a block that reads x at a log-SNR."""
 
 
 @torch.inference_mode()
@@ -26,25 +31,37 @@ def draw_block(
 ) -> Tensor:
     """Draw the next `size` tokens of every row, (B, K), in `steps` answers of the denoiser; nothing is kept of it.
 
-    DDIM (Song et al. 2021, eq. 12 with sigma = 0): z' = alpha' x0 + sigma' (z - alpha x0) / sigma with x0 = E[x0 | z],
-    from pure noise over levels that gain equal information. The first answer is the query's, when z says nothing
-    yet; the tokens are drawn from the last, each by itself. With one step of one token that is next-token sampling.
+    The tokens are drawn from the last answer of `denoise`, each by itself. With one step of one token that is
+    next-token sampling.
 
     shift: how many positions behind the cache's end the block stands; minus the length of what follows a gap.
     """
-    ahead, device = timeline.ahead(size), head.table.device
+    ahead = timeline.ahead(size)
+    noise_BKD = torch.randn(len(ahead.documents_BS), size, head.width, generator=generator).to(head.table.device)
+    query_BKD = expert.answer(torch.zeros_like(noise_BKD), None, ahead, cache, shift)
+
+    def answer(x_BKD: Tensor, log_snr: Tensor) -> Tensor:
+        return expert.answer(x_BKD, log_snr, ahead, cache, shift)
+
+    p_SV = head.logits(denoise(expert, head, answer, query_BKD, noise_BKD, steps)).softmax(dim=-1).flatten(0, 1).cpu()
+    return torch.multinomial(p_SV, 1, generator=generator).view(-1, size).to(head.table.device)
+
+
+def denoise(expert: Diffuser, head: LanguageHead, answer: Answer, query: Tensor, noise: Tensor, steps: int) -> Tensor:
+    """The hidden states of a block, (B, K, D) or (K, D) like its noise, after `steps` answers of the denoiser.
+
+    DDIM (Song et al. 2021, eq. 12 with sigma = 0): z' = alpha' x0 + sigma' (z - alpha x0) / sigma with x0 = E[x0 | z],
+    from pure noise over levels that gain equal information. The first answer is `query`, when z says nothing yet.
+    """
     low, high = noise_window(*head.table.shape)
-    levels = low + (high - low) * expert.levels.place(torch.arange(steps, device=device) / steps)
-    noise_BKD = torch.randn(len(ahead.documents_BS), size, head.width, generator=generator)
-    z_BKD, alpha, sigma = noise_BKD.to(device), torch.zeros(1, device=device), torch.ones(1, device=device)
-    hidden_BKD = expert.answer(torch.zeros_like(z_BKD), None, ahead, cache, shift)
+    levels = low + (high - low) * expert.levels.place(torch.arange(steps, device=noise.device) / steps)
+    z, hidden, alpha, sigma = noise, query, noise.new_zeros(1), noise.new_ones(1)
     for level in levels[1:]:
-        x_BKD, (next_alpha, next_sigma) = head.expect(hidden_BKD), signal_and_noise(level)
-        z_BKD = next_alpha * x_BKD + next_sigma * (z_BKD - alpha * x_BKD) / sigma
-        alpha, sigma, skip_BKD = next_alpha, next_sigma, bayes_skip(z_BKD, level)
-        hidden_BKD = expert.answer(head.expect(skip_BKD), level, ahead, cache, shift).float() + skip_BKD
-    p_SV = head.logits(hidden_BKD).softmax(dim=-1).flatten(0, 1).cpu()
-    return torch.multinomial(p_SV, 1, generator=generator).view(-1, size).to(device)
+        x, (next_alpha, next_sigma) = head.expect(hidden), signal_and_noise(level)
+        z = next_alpha * x + next_sigma * (z - alpha * x) / sigma
+        alpha, sigma, skip = next_alpha, next_sigma, bayes_skip(z, level)
+        hidden = answer(head.expect(skip), level).float() + skip
+    return hidden
 
 
 @torch.inference_mode()

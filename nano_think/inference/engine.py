@@ -14,9 +14,10 @@ from torch import Tensor
 
 from nano_think.core.errors import NanoThinkError, StorageError, UsageError
 from nano_think.inference.detokenizer import TextStream
+from nano_think.inference.drafting import Drafter
 from nano_think.inference.remembering import Memories, Turn
 from nano_think.inference.request import Event, Finish, Request
-from nano_think.inference.sampling import draw
+from nano_think.inference.sampling import accept, distribution, draw
 from nano_think.inference.slots import Slots
 from nano_think.models.chat import Model
 
@@ -32,13 +33,24 @@ class Engine:
 
     `step` draws one token for each running request, and between two steps requests join and leave. An answer does not
     depend on who else is answered (up to rounding): every request draws with a generator of its own seed. Without
-    `memories` every request is answered as with its memory off.
+    `memories` every request is answered as with its memory off. With a `drafter`, which is for an engine of one row, a
+    step may bring several tokens: other draws of the same distribution, and the same tokens where nothing is drawn.
 
     One thread owns an engine: it alone calls `step` and `stream`. `submit` and `cancel` may be called from any thread;
     they only leave a note for the next step.
     """
 
-    def __init__(self, model: Model, tokenizer: Bytes, window: int, rows: int = 8, memories: Memories | None = None):
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Bytes,
+        window: int,
+        rows: int = 8,
+        memories: Memories | None = None,
+        drafter: Drafter | None = None,
+    ):
+        assert drafter is None or rows == 1, "drafts are for one text at a time"
+        self.drafter = drafter
         self.model, self.tokenizer, self.window, self.rows, self.memories = model, tokenizer, window, rows, memories
         self._ids = itertools.count(1)
         self._waiting: deque[_Running] = deque()
@@ -134,13 +146,42 @@ class Engine:
         return self._running.pop(slot)
 
     def _advance(self) -> list[Event]:
-        """One more token of every running request, or its end."""
+        """One more token of every running request, or its end; with a drafter perhaps more."""
+        if self.drafter:
+            ((slot, one),) = self._running.items()
+            most = min(self.drafter.tokens, self._slots.room(slot, one.tokens), one.left - 1)
+            if most > 0:
+                return self._judge(self.drafter, slot, one, most)
         last, new = self._slots.predict({slot: one.tokens for slot, one in self._running.items()})
         logits_RV, weights = self.model.logits_of_rows(last), last.weights[:, 0].tolist()
         rows, events = zip(self._running.values(), logits_RV.unbind(), weights, new, strict=True), []
         for one, logits_V, weight, hidden_TD in rows:
             logits_V = one.remember(logits_V, hidden_TD)
-            events.append(one.conclude(one.take(logits_V, weight, self.model, self.tokenizer)))
+            token = draw(logits_V, one.request.sampling, one.generator, one.seen(self.model.start_token))
+            events.append(one.conclude(one.take(token, logits_V, weight, self.model, self.tokenizer)))
+        return events
+
+    def _judge(self, drafter: Drafter, slot: int, one: "_Running", most: int) -> list[Event]:
+        """Up to `most` guesses and one token more, as far as the guesses are kept; at least one token, or its end."""
+        sampling, generator = one.request.sampling, one.generator
+        guesses = drafter.guess(self._slots, slot, one.tokens[-1], most, sampling, generator)
+        tried = [one.tokens[-1], *(guess.token for guess in guesses)]
+        found, new = self._slots.try_on(slot, tried)
+        logits_RV, weights = self.model.logits_of_rows(found), found.weights[:, 0].tolist()
+        kept, events = 0, list[Event]()
+        for n, guess in enumerate([*guesses, None]):
+            logits_V, seen = one.remember(logits_RV[n], new[n]), one.seen(self.model.start_token)
+            if guess is None:
+                token = draw(logits_V, sampling, generator, seen)
+            else:
+                token = accept(distribution(logits_V, sampling, seen), guess.q_V, guess.token, generator)
+            events.append(one.conclude(one.take(token, logits_V, weights[n], self.model, self.tokenizer)))
+            agreed = guess is not None and token == guess.token
+            kept += agreed
+            if one.ended or not agreed:
+                break
+        self._slots.settle(slot, tried, stay=1 + kept)
+        drafter.tally.add(len(guesses), kept)
         return events
 
 
@@ -176,9 +217,8 @@ class _Running:
             return replace(event, error=str(failure), failure=failure)
         return event
 
-    def take(self, logits_V: Tensor, weight_K: list[float], model: Model, tokenizer: Bytes) -> Event:
-        """Draw the next token; the event that tells of it."""
-        token = draw(logits_V, self.request.sampling, self.generator, self._seen(model.start_token))
+    def take(self, token: int, logits_V: Tensor, weight_K: list[float], model: Model, tokenizer: Bytes) -> Event:
+        """Go on by a token that was drawn; the event that tells of it."""
         if token == model.start_token or token in self.request.stop_tokens:
             self.ended = True
             return Event(request=self.id, text=self.text.end(), finish="stop")
@@ -191,7 +231,7 @@ class _Running:
         told = log_probabilities(logits_V, token, self.request.logprobs)
         return Event(request=self.id, token=token, text=text, **told, weights=tuple(weight_K), finish=finish)
 
-    def _seen(self, start_token: int) -> set[int]:
+    def seen(self, start_token: int) -> set[int]:
         """What a repetition penalty makes less likely: never the end."""
         return set() if self.request.sampling.repetition_penalty == 1 else {*self.tokens} - {start_token}
 

@@ -88,10 +88,23 @@ def draw(
 ) -> int:
     """One token id: the one in whose share of the candidates' probabilities a uniform number falls."""
     token_C, p_C = candidates(logits_V, config, seen)
-    if config.temperature == 0:
-        return int(token_C)
+    return int(token_C if config.temperature == 0 else token_C[draw_place(p_C, generator)])
+
+
+def draw_place(p_C: Tensor, generator: torch.Generator) -> Tensor:
+    """The place, (1), in whose share of probabilities, which need not sum to 1, a uniform number falls."""
     below_C = p_C.double().cumsum(0).cpu()
     place = below_C[-1:] * torch.rand(1, generator=generator, dtype=torch.float64)
     # Behind the last candidate of any probability the sums stay equal.
     last = torch.searchsorted(below_C, below_C[-1:])
-    return int(token_C[torch.minimum(torch.searchsorted(below_C, place, right=True), last)])
+    return torch.minimum(torch.searchsorted(below_C, place, right=True), last)
+
+
+def accept(p_V: Tensor, q_V: Tensor, guess: int, generator: torch.Generator) -> int:
+    """A token of distribution p out of a guess that was drawn from q: the guess with probability min(1, p / q), else
+    one drawn from what p has above q, (p - q)+ (Leviathan et al. 2023, section 2.3 and appendix A.1).
+    """
+    p, q = float(p_V[guess]), float(q_V[guess])
+    if float(torch.rand(1, generator=generator, dtype=torch.float64)) * q < p:
+        return guess
+    return int(draw_place((p_V - q_V).clamp_min(0), generator))

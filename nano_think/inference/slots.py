@@ -51,7 +51,7 @@ class Slots:
 
     def __init__(self, model: Model, window: int, count: int):
         self._model, self._window = model, window
-        self._cache, self._kept = model.start(count, window), dict[int, _Kept]()
+        self.cache, self._kept = model.start(count, window), dict[int, _Kept]()
 
     def predict(self, texts: Mapping[int, Sequence[int]]) -> Predicted:
         """What the model predicts after the text of each slot: its answer to
@@ -72,6 +72,35 @@ class Slots:
         last, new = zip(*(found[slot] for slot in texts), strict=True)
         return Predicted(Routed(*(torch.cat(parts) for parts in zip(*last, strict=True))), list(new))
 
+    def room(self, slot: int, tokens: Sequence[int]) -> int:
+        """How many tokens can be tried behind the last of a text; none where it must be read from its beginning."""
+        return self._window - self._kept[slot].length - 1 if self._goes_on(slot, tokens) else 0
+
+    def rows(self, slot: int, tokens: Sequence[int]) -> Rows:
+        """Where tokens are tried behind what was read of a slot's text."""
+        kept, at = self._kept[slot], []
+        begin = kept.begin
+        for place, token in enumerate(tokens, kept.length):
+            begin = place if token == self._model.start_token else begin
+            at.append((slot, place, begin))
+        return Rows(torch.tensor(at, device=self._model.head.table.device).T.contiguous(), turns=len(at))
+
+    def try_on(self, slot: int, tokens: Sequence[int]) -> Predicted:
+        """What the model predicts behind each of some tokens after a slot's text, read in one step, of which `settle`
+        then says how many stay.
+        """
+        rows = self.rows(slot, tokens)
+        routed = self._model.advance(torch.tensor(tokens, device=rows.at_3R.device), rows, self.cache)
+        return Predicted(routed, list(routed.hidden.unbind()))
+
+    def settle(self, slot: int, tokens: Sequence[int], stay: int) -> None:
+        """Of the tokens that were tried last, the first `stay` belong to the text, and the others were never there."""
+        self.cache.rewind(len(tokens) - stay)
+        kept = self._kept[slot]
+        for token in tokens[:stay]:
+            kept.begin = kept.length if token == self._model.start_token else kept.begin
+            kept.length += 1
+
     def leave(self, slot: int) -> None:
         """Forget the text of a slot."""
         self._kept.pop(slot, None)
@@ -84,7 +113,7 @@ class Slots:
         first, before = context_start(len(tokens), self._window), self._kept.get(slot)
         one, context = self._model.start(1, self._window), list(tokens[first:])
         last, hidden_TD = read(self._model, context, one)
-        self._cache.join(slot, one)
+        self.cache.join(slot, one)
         new = len(context) if before is None else len(tokens) - before.first - before.length
         start = self._model.start_token
         begin = len(context) - 1 - context[::-1].index(start) if start in context else 0
@@ -100,7 +129,7 @@ class Slots:
             kept.length += 1
         device = self._model.head.table.device
         rows = Rows(torch.tensor(at, device=device).T.contiguous())
-        return self._model.advance(torch.tensor(list(token_of.values()), device=device), rows, self._cache)
+        return self._model.advance(torch.tensor(list(token_of.values()), device=device), rows, self.cache)
 
 
 def read(model: Model, tokens: Sequence[int], cache: Cache) -> tuple[Routed, Tensor]:

@@ -117,6 +117,10 @@ class RouterCache(NamedTuple):
         self.context.join(one.context, slot)
         self.mean.join(one.mean, slot)
 
+    def rewind(self, tokens: int) -> None:
+        """Take the last tentative tokens back: what attention keeps of them is seen by nobody."""
+        self.mean.rewind(tokens)
+
 
 class Cache(NamedTuple):
     """What the mixture keeps of what it has read: the documents, each expert's cache, the router's."""
@@ -131,6 +135,12 @@ class Cache(NamedTuple):
         for name, expert in self.experts.items():
             expert.join(one.experts[name], slot)
         self.router.join(one.router, slot)
+
+    def rewind(self, tokens: int) -> None:
+        """Take the last of the tokens back that were read as tentative `Rows`; the others stay for good."""
+        for expert in self.experts.values():
+            expert.rewind(tokens)
+        self.router.rewind(tokens)
 
 
 class NanoThink(nn.Module):
@@ -228,7 +238,9 @@ class NanoThink(nn.Module):
 
     @torch.no_grad()
     def advance(self, tokens_R: Tensor, rows: Rows, cache: Cache) -> Routed:
-        """What `extend` would give for one new token of each of R rows, which have joined the cache: (R, 1, ...)."""
+        """What `extend` would give for one new token of each of R rows, which have joined the cache: (R, 1, ...); or
+        for R tokens of one text that are tentative.
+        """
         x_RD = self.head.embed(tokens_R)
         streams = [expert.advance(x_RD, rows, cache.experts[name]) for name, expert in self._experts()]
         streams_RKD = torch.stack(streams, dim=1)

@@ -6,6 +6,7 @@ B batch, T tokens (queries), S tokens (keys), N heads, H head width, D model wid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -174,9 +175,14 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x + this of (1 + scale) norm(x), (R, D), for one new token of each of R rows behind what `kept` holds."""
         qkv_RE = linear_rows(x_RD, self.qkv.weight, norm, scale_SD)
+        attend = partial(self._attend_rows, rope, kept)
+        # Several rows of one token stand where those of the next token will: then one token must have its turn first.
+        o_RE = rows.in_turn(attend, qkv_RE) if rows.turns and rows.turns < len(x_RD) else attend(qkv_RE, rows)
+        return linear_rows(o_RE, self.out.weight, add_RO=x_RD)
+
+    def _attend_rows(self, rope: tuple[Tensor, Tensor], kept: KeyValues, qkv_RE: Tensor, rows: Rows) -> Tensor:
         q_RNH = place_heads(qkv_RE, self.norm_q, self.norm_k, rope, rows, kept)
-        o_RNH = attend_rows(q_RNH, *kept.all(), rows, q_RNH.shape[-1] ** -0.5)
-        return linear_rows(o_RNH.flatten(1), self.out.weight, add_RO=x_RD)
+        return attend_rows(q_RNH, *kept.all(), rows, q_RNH.shape[-1] ** -0.5).flatten(1)
 
 
 def attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

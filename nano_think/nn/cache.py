@@ -9,12 +9,13 @@ All rows of a batch stand at the same position. Rows of different lengths are pa
 belongs to a document of its own, which nobody else sees, and rotary positions count by differences alone.
 
 Texts of different lengths that are written together, each in a row of a batch of its own, are read apart, `join` a
-common cache, every one in a slot, and go on by `advance`, one token each: `Rows` says whose, and where.
+common cache, every one in a slot, and go on by `advance`, one token each: `Rows` says whose, and where. Tokens that are
+only tried (`Rows.turns`) may be several of one text, and `rewind` takes the last of them back.
 
 B batch, T new tokens, S tokens so far (the new ones included), N heads, H head width, D channels, R rows of a step
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -110,11 +111,16 @@ class Rows:
     """One new token for each of R texts: the slot of the caches where it belongs, its place there (how many tokens of
     the slot come before it) and the place of the first token of its document, (3, R).
 
-    It sees what stands from the beginning of its document to itself.
+    It sees what stands from the beginning of its document to itself, or, given `sight_3R`, to another place.
+
+    turns: the tokens are tentative, so many of them that follow each other in one text, of which the last may be taken
+    back: what each token writes over is kept until `rewind`. There may be several rows of a token, each at the place of
+    the token plus the same distance; row r is of token r modulo `turns`.
     """
 
-    def __init__(self, at_3R: Tensor):
-        self.at_3R = at_3R
+    def __init__(self, at_3R: Tensor, sight_3R: Tensor | None = None, turns: int | None = None):
+        self.at_3R, self.turns = at_3R, turns
+        self.sight_3R = at_3R if sight_3R is None else sight_3R
 
     @property
     def slot_R(self) -> Tensor:
@@ -131,7 +137,59 @@ class Rows:
 
     def with_next(self) -> "Rows":
         """These rows and behind them as many that stand one place further, in sight of the same documents."""
-        return Rows(torch.cat([self.at_3R, self.at_3R + self.at_3R.new_tensor([[0], [1], [0]])], dim=1))
+        at_3Q = torch.cat([self.at_3R, self.at_3R + self.at_3R.new_tensor([[0], [1], [0]])], dim=1)
+        return Rows(at_3Q, turns=self.turns)
+
+    def ahead(self, size: int) -> "Rows":
+        """Of one row: a block of `size` rows that stand where the next tokens will and see each other."""
+        slot, place, begin = self.at_3R.expand(-1, size)
+        next_R = place + torch.arange(1, size + 1, device=place.device)
+        return Rows(torch.stack([slot, next_R, begin]), torch.stack([slot, place + size, begin]))
+
+    def with_ahead(self, size: int) -> "Rows":
+        """One row, and behind it `ahead` of it."""
+        ahead = self.ahead(size)
+        return Rows(torch.cat([self.at_3R, ahead.at_3R], dim=1), torch.cat([self.sight_3R, ahead.sight_3R], dim=1))
+
+    def last(self) -> "Rows":
+        """The last of these rows."""
+        return Rows(self.at_3R[:, -1:].contiguous(), turns=self.turns and 1)
+
+    def in_turn(self, step: "Callable[[Tensor, Rows], Tensor]", x_RI: Tensor) -> Tensor:
+        """`step` of these rows: of tentative ones, of one token after another."""
+        if self.turns is None:
+            return step(x_RI, self)
+        parts = [
+            step(x_RI[n :: self.turns].contiguous(), Rows(self.at_3R[:, n :: self.turns].contiguous()))
+            for n in range(self.turns)
+        ]
+        return torch.stack(parts, dim=1).flatten(0, 1)
+
+
+class Trail:
+    """What a state, which every token writes over, was before each of the tokens that may be taken back."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Tensor, list[Tensor]]] = []
+
+    def in_turn(
+        self, step: Callable[[Tensor, Rows], Tensor], x_RI: Tensor, rows: Rows, states: Sequence[Tensor]
+    ) -> Tensor:
+        """`Rows.in_turn`, noting of tentative tokens what the states of their slot were before."""
+
+        def noted(x_1I: Tensor, row: Rows) -> Tensor:
+            self._kept.append((row.slot_R, [state[row.slot_R] for state in states]))
+            return step(x_1I, row)
+
+        return rows.in_turn(step if rows.turns is None else noted, x_RI)
+
+    def rewind(self, tokens: int, states: Sequence[Tensor]) -> None:
+        """Make the states what they were before the last `tokens`; those that are left stay for good."""
+        if tokens:
+            slot_R, before = self._kept[-tokens]
+            for state, was in zip(states, before, strict=True):
+                state[slot_R] = was
+        self._kept.clear()
 
 
 def bias_where(visible: Tensor) -> Tensor:
@@ -202,6 +260,7 @@ class RunningMean:
 
     def __init__(self) -> None:
         self.sum_BD1: Tensor | None = None
+        self._trail = Trail()
 
     def join(self, one: "RunningMean", slot: Slot) -> None:
         """Keep in a slot what a cache of one row has read."""
@@ -212,6 +271,15 @@ class RunningMean:
     def advance(self, x_RD: Tensor, rows: Rows) -> Tensor:
         """The means up to one new token of each row, (R, D)."""
         assert self.sum_BD1 is not None, "no text has joined"
+        return self._trail.in_turn(self._advance, x_RD, rows, [self.sum_BD1])
+
+    def rewind(self, tokens: int) -> None:
+        """Take the last tentative tokens back."""
+        if self.sum_BD1 is not None:
+            self._trail.rewind(tokens, [self.sum_BD1])
+
+    def _advance(self, x_RD: Tensor, rows: Rows) -> Tensor:
+        assert self.sum_BD1 is not None
         x_RD1 = torch.cat([x_RD.float(), torch.ones_like(x_RD[:, :1], dtype=torch.float32)], dim=-1)
         sum_RD1 = x_RD1 + self.sum_BD1[rows.slot_R].masked_fill(rows.fresh_R[:, None], 0.0)
         self.sum_BD1[rows.slot_R] = sum_RD1

@@ -3,11 +3,13 @@
 B batch, T tokens, I channels, K taps, R rows of a step
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
-from nano_think.nn.cache import Rows, Slot, Span
+from nano_think.nn.cache import Rows, Slot, Span, Trail
 from nano_think.nn.documents import document_changes
 from nano_think.nn.native import kernels, ops
 
@@ -53,6 +55,7 @@ class ScanState:
         self.taps = taps
         self.tail_BTI: Tensor | None = None
         self.state: Tensor | None = None
+        self._trail = Trail()
 
     def join(self, one: "ScanState", slot: Slot) -> None:
         """Keep in a slot what a state of one row has read; of a text with fewer tokens than taps, zeros before it."""
@@ -67,6 +70,14 @@ class ScanState:
         """The last inputs, (B, taps - 1, I), and the scan's state."""
         assert self.tail_BTI is not None and self.state is not None, "nothing has been read"
         return self.tail_BTI, self.state
+
+    def in_turn(self, step: Callable[[Tensor, Rows], Tensor], x_RI: Tensor, rows: Rows) -> Tensor:
+        """`step` of rows; of tentative rows one after another, so that `rewind` can take them back."""
+        return self._trail.in_turn(step, x_RI, rows, self.kept())
+
+    def rewind(self, tokens: int) -> None:
+        """Take the last tentative tokens back."""
+        self._trail.rewind(tokens, self.kept())
 
     def convolve_rows(self, conv: CausalConv, x_RI: Tensor, rows: Rows) -> Tensor:
         """The convolution at one new token of each of R rows, (R, I)."""

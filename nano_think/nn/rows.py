@@ -88,15 +88,16 @@ def attend_rows(q_RNH: Tensor, keys: Tensor, values: Tensor, rows: Rows, scale: 
     keys (slots, N, S, H) and values (slots, N, S, V); heads that share them are given by `expand`.
     """
     if by_kernel(q_RNH, keys, values):
-        return ops.attend_rows(q_RNH, keys, values, rows.at_3R, scale)
+        return ops.attend_rows(q_RNH, keys, values, rows.sight_3R, scale)
     return attend_rows_plainly(q_RNH, keys, values, rows, scale)
 
 
 def attend_rows_plainly(q_RNH: Tensor, keys: Tensor, values: Tensor, rows: Rows, scale: float) -> Tensor:
     """The kernel's twin: every score is written out."""
-    end = int(rows.place_R.max()) + 1
+    _, last_R, begin_R = rows.sight_3R
+    end = int(last_R.max()) + 1
     place_S = torch.arange(end, device=q_RNH.device)
-    seen_RS = (place_S >= rows.at_3R[2, :, None]) & (place_S <= rows.place_R[:, None])
+    seen_RS = (place_S >= begin_R[:, None]) & (place_S <= last_R[:, None])
     keys_RNSH, values_RNSV = (kept[rows.slot_R, :, :end].to(q_RNH.dtype) for kept in (keys, values))
     score_RNS = (keys_RNSH @ q_RNH[..., None])[..., 0] * scale
     weight_RNS = score_RNS.masked_fill(~seen_RS[:, None], float("-inf")).softmax(dim=-1)

@@ -4,6 +4,7 @@ B batch, T tokens, D model width, I inner width (channels), N states per channel
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -58,13 +59,18 @@ class S6Mixer(nn.Module):
 
     def advance(self, x_RD: Tensor, norm: nn.RMSNorm, rows: Rows, cache: ScanState) -> Tensor:
         """x + this of norm(x), (R, D), for one new token of each of R rows behind what their states have read."""
-        x_RI, z_RI = linear_rows(x_RD, self.project.weight, norm).chunk(2, dim=-1)
+        projected_RE = linear_rows(x_RD, self.project.weight, norm)
+        return x_RD + cache.in_turn(partial(self._scan_rows, cache), projected_RE, rows)
+
+    def _scan_rows(self, cache: ScanState, projected_RE: Tensor, rows: Rows) -> Tensor:
+        """Convolution, scan and gate of one token of each row, (R, D)."""
+        x_RI, z_RI = projected_RE.chunk(2, dim=-1)
         x_RI = cache.convolve_rows(self.conv, x_RI, rows)
         _, states = cache.kept()
         y_R1D, states[rows.slot_R] = self._scan(
             x_RI[:, None], z_RI[:, None], rows.fresh_R[:, None], states[rows.slot_R]
         )
-        return x_RD + y_R1D[:, 0]
+        return y_R1D[:, 0]
 
     def _scan(
         self, x_BTI: Tensor, z_BTI: Tensor, fresh_BT: Tensor, state_BIN: Tensor | None = None

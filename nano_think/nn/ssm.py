@@ -4,6 +4,8 @@ B batch, T tokens, D model width, I inner width, G heads, P channels per head (I
 L chunk length, C chunks (T = C * L), R rows of a step
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu, softplus
@@ -164,6 +166,9 @@ class StateSpaceMixer(nn.Module):
 
         By the compiled kernel on a CPU where there is one, else by `scan_rows_plainly`.
         """
+        return cache.in_turn(partial(self._scan_rows, cache), projected_RE, rows)
+
+    def _scan_rows(self, cache: ScanState, projected_RE: Tensor, rows: Rows) -> Tensor:
         parts = (self.conv.weight, self.conv.bias, self.dt_bias, self.log_A, self.skip)
         if by_kernel(projected_RE, *parts, *cache.kept()):
             return ops.scan_rows(projected_RE, *parts, rows.at_3R, *cache.kept())

@@ -1,7 +1,7 @@
 """From the engine's events to OpenAI's answers, whole or piece by piece.
 
 Each choice has one field more than OpenAI's, `routing`: for each token its text and how much each expert was trusted
-with it.
+with it. An answer that stands and could not be remembered has `warning`, which says so.
 """
 
 import time
@@ -43,7 +43,7 @@ class Answer:
         """The answer that all events make together."""
         text = "".join(event.text for event in events)
         choice = self._choice(events, {"message": {"role": "assistant", "content": text}} if self.chat else None, text)
-        return self._frame("", [choice]) | {"usage": self.usage}
+        return self._frame("", [choice]) | {"usage": self.usage} | _warning(events)
 
     def first(self) -> dict[str, Any]:
         """The piece before the first token of a chat, which says who speaks."""
@@ -52,7 +52,9 @@ class Answer:
     def piece(self, event: Event) -> dict[str, Any]:
         """One token of a stream."""
         delta = {"delta": {"content": event.text} if event.text or event.token is not None else {}}
-        return self._frame(".chunk", [self._choice([event], delta if self.chat else None, event.text)])
+        return self._frame(".chunk", [self._choice([event], delta if self.chat else None, event.text)]) | _warning(
+            [event]
+        )
 
     def last(self) -> dict[str, Any]:
         """The piece after the last token, for whoever asked for the counts."""
@@ -85,6 +87,10 @@ class Answer:
         spoken = [event for event in events if event.token is not None]
         make = chat_logprobs if self.chat else text_logprobs
         return make(spoken, self.served.tokenizer, self.length)
+
+
+def _warning(events: Sequence[Event]) -> dict[str, str]:
+    return {"warning": events[-1].error} if events[-1].error else {}
 
 
 def chat_logprobs(spoken: Sequence[Event], tokenizer: Tokenizer, _: int) -> dict[str, Any]:

@@ -6,13 +6,14 @@ Bodies are read here and not by FastAPI, which would buffer, convert and report 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nano_think import __version__
 from nano_think.inference.request import Event
@@ -23,7 +24,7 @@ from nano_think.serving.errors import ApiError, json_response, to_json
 from nano_think.serving.guard import Guard
 from nano_think.serving.recall import Recall
 from nano_think.serving.schema import Asked, ChatRequest, CompletionRequest, read
-from nano_think.serving.worker import Worker
+from nano_think.serving.worker import Ticket, Worker
 
 PAGE = Path(__file__).parent / "page"
 FILES = ("page.css", "page.js", "speech.js", "tint.js", "memory.js", "settings.js", "icon.svg")
@@ -78,6 +79,7 @@ def _add_page(app: FastAPI) -> None:
 def _add_models(app: FastAPI, served: Served, worker: Worker) -> None:
     about = {"id": served.name, "object": "model", "created": 0, "owned_by": "nano_think"}
     about |= {"experts": list(served.experts), "context_window": served.window, "digest": served.digest}
+    about |= {"memory": served.memory, "namespace": served.namespace or None}
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -118,21 +120,33 @@ def _answer(asked: ChatRequest | CompletionRequest, served: Served, chat: bool) 
 
 async def _respond(request: Request, worker: Worker, wanted: Wanted, asked: Asked, answer: Answer) -> Response:
     answer.prompt = len(wanted.prompt)
-    worker.check_room()
     if asked.stream:
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        pieces = _stream(worker, wanted, answer, asked.with_usage)
-        return StreamingResponse(pieces, media_type="text/event-stream", headers=headers)
-    events = await _collect(request, worker, wanted)
+        return Stream(worker, worker.enter(wanted), answer, asked.with_usage)
+    events = await _collect(request, worker, worker.enter(wanted))
     if events[-1].finish == "error":
         raise ApiError(503, events[-1].error, code="unfinished")
     return json_response(answer.whole(events))
 
 
-async def _stream(worker: Worker, wanted: Wanted, answer: Answer, usage: bool) -> AsyncGenerator[bytes, None]:
+class Stream(StreamingResponse):
+    """An answer as it comes. Its place, which was taken before the status is told, is given back however it ends."""
+
+    def __init__(self, worker: Worker, ticket: Ticket, answer: Answer, usage: bool):
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(_stream(worker, ticket, answer, usage), media_type="text/event-stream", headers=headers)
+        self._leave = partial(worker.leave, ticket)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
+
+
+async def _stream(worker: Worker, ticket: Ticket, answer: Answer, usage: bool) -> AsyncGenerator[bytes, None]:
     """Server-sent events: a piece for each token, then the counts if asked for, or an error; `[DONE]` at the end."""
     try:
-        async with contextlib.aclosing(worker.answer(wanted)) as events:
+        async with contextlib.aclosing(worker.answer(ticket)) as events:
             if answer.chat:
                 yield _event(answer.first())
             async for event in events:
@@ -150,11 +164,11 @@ def _event(value: Any) -> bytes:
     return f"data: {to_json(value)}\n\n".encode()
 
 
-async def _collect(request: Request, worker: Worker, wanted: Wanted) -> list[Event]:
+async def _collect(request: Request, worker: Worker, ticket: Ticket) -> list[Event]:
     """All events of an answer; when the client hangs up before the last, the request is cancelled."""
 
     async def gather() -> list[Event]:
-        async with contextlib.aclosing(worker.answer(wanted)) as events:
+        async with contextlib.aclosing(worker.answer(ticket)) as events:
             return [event async for event in events]
 
     gathering, leaving = asyncio.create_task(gather()), asyncio.create_task(_gone(request))
@@ -166,6 +180,7 @@ async def _collect(request: Request, worker: Worker, wanted: Wanted) -> list[Eve
     finally:
         gathering.cancel()
         leaving.cancel()
+        worker.leave(ticket)
 
 
 async def _gone(request: Request) -> None:

@@ -13,6 +13,9 @@ from nano_think.serving.config import Limits
 from nano_think.serving.errors import ApiError
 from nano_think.serving.schema import Asked, ChatRequest, CompletionRequest
 
+MODES: tuple[Memory, ...] = ("off", "read", "read-write")
+"""What may be done with a memory, the least first."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
@@ -31,6 +34,7 @@ class Served:
     answer: int = 256
     """Longest answer (tokens)."""
     memory: Memory = "read-write"
+    """The most that a request may do with a memory, and what it does if it says nothing."""
     namespace: str = "default"
 
 
@@ -55,6 +59,7 @@ def from_chat(asked: ChatRequest, served: Served) -> Request:
 def from_completion(asked: CompletionRequest, served: Served) -> Request:
     """A text, or ids, to write on from."""
     start = served.tokenizer.bos
+    before = served.tokenizer.encode(asked.before)
     if isinstance(asked.prompt, str):
         ids = served.tokenizer.encode(asked.prompt)
     else:
@@ -62,9 +67,9 @@ def from_completion(asked: CompletionRequest, served: Served) -> Request:
     # Special tokens are the ids behind those of text, and the start token is the first of them.
     if not all(0 <= token < start for token in ids):
         raise ApiError(400, f"prompt: wanted ids of text, 0 to {start - 1}", param="prompt")
-    if asked.truncation == "auto":
-        ids = ids[max(0, len(ids) + 1 - served.window) :]
-    return _request(asked, [start, *ids], asked.likeliest, served)
+    gone = max(0, len(before) + len(ids) + 1 - served.window) if asked.truncation == "auto" else 0
+    wanted = _request(asked, [start, *[*before, *ids][gone:]], asked.likeliest, served)
+    return replace(wanted, turn=max(0, 1 + len(before) - gone) if before else 0)
 
 
 def _request(asked: Asked, ids: list[int], likeliest: int | None, served: Served) -> Request:
@@ -108,4 +113,10 @@ def _memory(asked: Asked, served: Served) -> Memory:
     """What is asked for; without a namespace of its own or the server's, a request neither reads nor writes."""
     if asked.namespace is None and not served.namespace:
         return "off"
-    return asked.memory if asked.memory is not None else served.memory
+    if asked.memory is None:
+        return served.memory
+    if MODES.index(asked.memory) > MODES.index(served.memory):
+        raise ApiError(
+            400, f"memory: wanted at most {served.memory} on this server, got {asked.memory}", param="memory"
+        )
+    return asked.memory

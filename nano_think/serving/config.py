@@ -27,6 +27,8 @@ class Limits(Config):
     """Longest time that a request may take, the waiting included (seconds)."""
     header_seconds: float = 10.0
     """Longest time until the head of a request is complete, and then until its body is (seconds)."""
+    send_seconds: float = 30.0
+    """Longest time that a client may leave what it is sent unread (seconds)."""
     connections: int = 64
     """Open connections of one address; beyond, the one that has been silent longest is closed (connections)."""
     drain_seconds: float = 4.0

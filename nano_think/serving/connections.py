@@ -1,4 +1,6 @@
-"""Connections that are not allowed to wait for ever: uvicorn's protocol with a clock on the head of each request."""
+"""Connections that are not allowed to wait for ever: uvicorn's protocol with a clock on the head of each request, and
+on answers that are not read.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -21,7 +23,7 @@ class Waiting:
         mine = self._of[address]
         mine[connection] = None
         if len(mine) > self.most:
-            next(one for one in mine if one.waits).transport.close()
+            next(one for one in mine if one.waits and not one.transport.is_closing()).transport.close()
 
     def leave(self, address: str, connection: "PatientProtocol") -> None:
         self._of[address].pop(connection, None)
@@ -30,7 +32,8 @@ class Waiting:
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 as uvicorn speaks it; a head that is not complete in time closes the connection.
+    """HTTP/1.1 as uvicorn speaks it; a head that is not complete in time closes the connection, and so does a client
+    that reads nothing.
 
     `limits` and `waiting` are set on a subclass, made for each server by `patient`.
     """
@@ -38,6 +41,7 @@ class PatientProtocol(H11Protocol):
     limits: Limits
     waiting: Waiting
     _clock: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     @property
     def waits(self) -> bool:
@@ -62,10 +66,20 @@ class PatientProtocol(H11Protocol):
             self._clock = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._clock:
-            self._clock.cancel()
+        for clock in filter(None, (self._clock, self._unread)):
+            clock.cancel()
         self.waiting.leave(self._address, self)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """More waits to be sent than a client takes: it has so long to read on, and is then gone."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.limits.send_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread:
+            self._unread.cancel()
 
     def _wind(self) -> None:
         """Start the clock, unless it runs: further bytes of a head gain no time."""

@@ -127,6 +127,8 @@ class CompletionRequest(Asked):
     """POST /v1/completions."""
 
     prompt: str | list[int] | list[str] = Field(min_length=0)
+    # Ours: what comes before the prompt and was said in earlier turns, which have left it in the memory, or not.
+    before: str = ""
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
     echo: Literal[False] | None = None
     suffix: None = None

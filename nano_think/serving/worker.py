@@ -65,20 +65,20 @@ class Worker:
         """Requests that were accepted and are not finished."""
         return len(self._open)
 
-    async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
-        """The events of a request, the last with `finish`. Leaving the loop over them early cancels the request.
-
-        Raises `ApiError` at once where there is no room, or no more work is taken on.
+    async def answer(self, ticket: Ticket) -> AsyncGenerator[Event, None]:
+        """The events of a request, the last with `finish`; then its place is free. Leaving the loop over them early
+        cancels the request.
         """
-        ticket = self._enter(request)
         try:
             while True:
                 event = await ticket.events.get()
+                if event.finish:
+                    self.leave(ticket)
                 yield event
                 if event.finish:
                     return
         finally:
-            self._leave(ticket)
+            self.leave(ticket)
 
     def check_room(self) -> None:
         """`ApiError` where one more request would be refused."""
@@ -87,7 +87,10 @@ class Worker:
         if self.busy >= self.limits.running + self.limits.waiting:
             raise ApiError(429, f"{self.busy} requests are under way", code="busy", headers={"retry-after": "1"})
 
-    def _enter(self, request: Request) -> Ticket:
+    def enter(self, request: Request) -> Ticket:
+        """Take a request in, which `leave` must follow however it ends; `ApiError` where there is no room, or no more
+        work is taken on.
+        """
         self.check_room()
         ticket = Ticket(request)
         self._open.add(ticket)
@@ -95,7 +98,10 @@ class Worker:
         self._inbox.put(partial(self._begin, ticket))
         return ticket
 
-    def _leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: Ticket) -> None:
+        """Give the place of a request back, which is cancelled if it runs; nothing happens the second time."""
+        if ticket not in self._open:
+            return
         assert ticket.timer
         ticket.timer.cancel()
         self._open.discard(ticket)
@@ -184,10 +190,11 @@ class Worker:
 
 def _discreet(event: Event) -> Event:
     """The event, without what an error of the engine tells of this machine: that is for the log."""
-    if event.finish != "error":
+    if not event.error:
         return event
-    log.warning("an answer failed: %s", clean(event.error))
-    return replace(event, error="the answer failed; the server's log says why")
+    what = "the answer failed" if event.finish == "error" else "this turn is not remembered"
+    log.warning("%s: %s", what, clean(event.error))
+    return replace(event, error=f"{what}; the server's log says why")
 
 
 def _deliver(told: list[tuple[Ticket, Event]]) -> None:

@@ -114,3 +114,16 @@ def test_a_text_is_remembered_if_asked(nano_run, say, tmp_path):
     assert say(*asked, "--memory", "read-write").code == 0
     assert [one.name for one in (tmp_path / "memory").glob("*/*")] == ["carol"]
     assert say(*asked, "--memory", "read").code == 0
+
+
+@pytest.mark.parametrize(
+    "draft", [("diffuser",), ("diffuser", "--draft-tokens", 2, "--draft-steps", 3), ("transformer",)]
+)
+def test_greedy_text_is_the_same_with_a_draft(nano_run, say, draft):
+    greedy = ("generate", *PROMPT, "--root", nano_run.root, "--temperature", 0)
+    assert say(*greedy, "--draft", *draft).out == say(*greedy).out
+
+
+def test_a_draft_by_nobody_is_refused(nano_run, say):
+    refused = say("generate", *PROMPT, "--root", nano_run.root, "--draft", "difuser")
+    assert refused.code == 2 and "got 'difuser' Did you mean 'diffuser'?" in refused.err

@@ -6,10 +6,11 @@ from torch import Tensor
 
 from nano_think.experts.diffuser import Diffuser, noisy, queries
 from nano_think.inference.blocks import draw_block, fill_gap, write_blocks
-from nano_think.nn.cache import Timeline
+from nano_think.nn.cache import Rows, Slot, Timeline
 from nano_think.nn.documents import number_documents
+from nano_think.nn.native import Kernels
 from nano_think.nn.noise import add_noise
-from tests.tiny import START, VOCABULARY, draw_tokens, tiny_expert, tiny_head
+from tests.tiny import START, VOCABULARY, WIDTH, draw_tokens, tiny_expert, tiny_head
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-5}
 
@@ -60,6 +61,26 @@ def test_a_block_behind_the_cache_is_that_of_the_doubled_sequence(size: int, lev
     got = expert.extend(head.embed(more), timeline.append(timeline.number(more, START)), cache)
     together = torch.cat([tokens_BT[:, :n], more], dim=1)
     torch.testing.assert_close(got, expert(head.embed(together), number_documents(together, START))[:, n:], **TOLERANCE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "plain"])
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_block_behind_a_slot_is_that_behind_the_timeline(size: int, kernel: bool, monkeypatch: pytest.MonkeyPatch):
+    """`foresee` reads one token and is then `answer` to queries; `answer_rows` is `answer` to noise."""
+    if not kernel:
+        monkeypatch.setattr("nano_think.nn.rows.kernels", lambda: Kernels(False, "not wanted"))
+    expert, head, tokens_BT = tiny_diffuser(), tiny_head(), draw_tokens(1, 12, starts=(0, 4))
+    _, before = read(expert, tokens_BT[:, :-1], 12)
+    cache = expert.start(3, 12)
+    cache.join(before, Slot(2, 3, 11))
+    row, x_KD, level = Rows(torch.tensor([[2], [11], [4]])), torch.randn(size, WIDTH), torch.tensor(-0.7)
+    timeline, other = read(expert, tokens_BT, 12)
+    ahead = timeline.ahead(size)
+    query_KD = expert.foresee(head.embed(tokens_BT[0, -1:]), row, size, cache)
+    torch.testing.assert_close(query_KD, expert.answer(torch.zeros(1, size, WIDTH), None, ahead, other)[0], **TOLERANCE)
+    noisy_KD = expert.answer_rows(x_KD, level, row.ahead(size), cache)
+    torch.testing.assert_close(noisy_KD, expert.answer(x_KD[None], level, ahead, other)[0], **TOLERANCE)
 
 
 def test_same_seed_same_block():

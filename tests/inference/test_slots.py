@@ -11,7 +11,7 @@ from nano_think.inference import slots
 from nano_think.inference.slots import Slots, context_start
 from nano_think.models.chat import Model
 from nano_think.models.think import Routed
-from tests.tiny import MODELS, START, few, tiny_mixture, tiny_model
+from tests.tiny import MODELS, START, draw_tokens, few, tiny_mixture, tiny_model
 
 
 @few(60)
@@ -122,3 +122,36 @@ def test_a_slot_that_is_taken_again_holds_nothing_of_before(name: str):
     for length in range(2, 9):
         got, wanted = (reader.predict({0: [START, *range(20, 20 + length)]}).last for reader in (one, other))
         assert torch.equal(getattr(got, name), getattr(wanted, name))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stay", [1, 3, 6])
+@pytest.mark.parametrize("name", MODELS)
+def test_tokens_that_are_taken_back_were_never_there(name: str, stay: int):
+    """Behind any of the tokens that were tried, and then after those that stay, the model is that of no cache."""
+    model, text, window = tiny_model(name), [START, 1, 2, START, 3, 4], 40
+    reader = Slots(model, window, count=1)
+    reader.predict({0: text[:-1]})
+    for seed in range(3):
+        tried = [text[-1], *draw_tokens(1, 5, starts=(2,), seed=seed)[0].tolist()]
+        assert reader.room(0, text) == window - len(text)
+        got = reader.try_on(0, tried).last
+        for mine, whole in zip(got, model(torch.tensor([text[:-1] + tried])), strict=True):
+            torch.testing.assert_close(mine[:, 0], whole[0, len(text) - 1 :], atol=1e-4, rtol=1e-5)
+        reader.settle(0, tried, stay)
+        text += [*tried[1:stay], 5, 6]
+        torch.testing.assert_close(
+            reader.predict({0: text[:-1]}).last.hidden,
+            model(torch.tensor([text[:-1]])).last().hidden, atol=1e-4, rtol=1e-5,
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def test_nothing_is_tried_where_a_text_must_be_read_anew():
+    model, text = tiny_mixture(), [START, 1, 2, 3]
+    reader = Slots(model, window=6, count=1)
+    assert reader.room(0, text) == 0
+    reader.predict({0: text})
+    assert [reader.room(0, [*text, *range(n)]) for n in (1, 2)] == [1, 0]
+    reader.predict({0: [*text, 4]})
+    assert reader.room(0, [*text, 4, 5]) == 0

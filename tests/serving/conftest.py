@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from nano_think.data.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
-from nano_think.inference.request import Event, Request
+from nano_think.inference.request import Event, Memory, Request
 from nano_think.serving.app import create_app
 from nano_think.serving.asking import Served
 from nano_think.serving.config import Limits
@@ -34,6 +34,7 @@ class Script:
     def __init__(self, tokenizer: Tokenizer, words: str = " the word", pace: float = 0.0, rows: int = 4):
         self.words, self.pace, self.rows = tokenizer.encode(words), pace, rows
         self.tokenizer, self.asked, self.cancelled, self.steps = tokenizer, [], [], 0
+        self.amiss = ""
         self._ids, self._waiting, self._running = itertools.count(1), deque(), {}
 
     @property
@@ -69,7 +70,7 @@ class Script:
         logprobs = {} if request.logprobs is None else {"logprob": -0.5, "top": ((token, -0.5),)[: request.logprobs]}
         return Event(
             request=number, token=token, text=self.tokenizer.decode([token]), weights=(0.5, 0.3, 0.2),
-            finish="length" if last else None, **logprobs,
+            finish="length" if last else None, error=self.amiss if last else "", **logprobs,
         )  # fmt: skip
 
 
@@ -109,13 +110,16 @@ def starting(tokenizer: Tokenizer) -> Iterator[Callable[..., Running]]:
             names: tuple[str, ...] = (),
             recall: Recall | None = None,
             window: int = 64,
+            memory: Memory = "read-write",
+            namespace: str = "default",
             **script: object,
         ) -> Running:
             engine = Script(tokenizer, rows=limits.running, **script)  # type: ignore[arg-type]
             worker = Worker(engine, limits)
             served = Served(
-                name=MODEL, digest="0" * 64, experts=EXPERTS, tokenizer=tokenizer, window=window, limits=limits
-            )
+                name=MODEL, digest="0" * 64, experts=EXPERTS, tokenizer=tokenizer, window=window, limits=limits,
+                memory=memory, namespace=namespace,
+            )  # fmt: skip
             listening = listen("127.0.0.1", 0)
             server = Server(configure(create_app(served, worker, recall, names, key), limits), worker)
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -119,3 +119,49 @@ def test_end_of_a_long_text_is_kept_on_request(serving, tokenizer):
     server = serving(window=40)
     assert server.ask("/v1/completions", prompt="the word " * 100, truncation="auto").status_code == 200
     assert len(server.engine.asked[0].prompt) == 40 and server.engine.asked[0].prompt[0] == tokenizer.bos
+
+
+def test_what_a_server_does_with_memories_is_told_and_is_the_most_that_it_does(serving):
+    """A request may ask for less, and for more it is refused."""
+    server = serving(memory="read", namespace="office")
+    (about,) = server.client.get("/v1/models").json()["data"]
+    assert (about["memory"], about["namespace"]) == ("read", "office")
+    assert [server.ask(memory=memory).status_code for memory in ("off", "read", "read-write", None)] == [
+        200,
+        200,
+        400,
+        200,
+    ]
+    assert [(one.memory, one.namespace) for one in server.engine.asked] == [
+        ("off", "office"), ("read", "office"), ("read", "office"),
+    ]  # fmt: skip
+
+
+def test_a_server_without_a_name_of_its_own_remembers_nobody(serving):
+    server = serving(namespace="")
+    assert server.client.get("/v1/models").json()["data"][0]["namespace"] is None
+    server.ask(), server.ask(namespace="bob")
+    assert [one.memory for one in server.engine.asked] == ["off", "read-write"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_an_answer_that_is_not_remembered_says_so(serving, path):
+    """Whole and streamed, on its last piece; why is for the log."""
+    server = serving()
+    server.engine.amiss = "memory 'default': /srv/a/secret: no space left"
+    told, streamed = server.ask(path).json(), events(server.ask(path, stream=True))
+    assert told["warning"] == streamed[-1]["warning"] == "this turn is not remembered; the server's log says why"
+    assert not any("warning" in piece for piece in streamed[:-1])
+    server.engine.amiss = ""
+    assert "warning" not in server.ask(path).json()
+
+
+@pytest.mark.parametrize(("window", "truncation"), [(64, "disabled"), (12, "auto")])
+def test_what_comes_before_a_completion_is_read_and_not_remembered_again(serving, tokenizer, window, truncation):
+    """It may have been erased since: the turn begins behind it, also where its beginning is left out."""
+    server = serving(window=window)
+    server.ask("/v1/completions", before="in the beginning was", prompt=" the word", truncation=truncation)
+    (asked,) = server.engine.asked
+    both = [*tokenizer.encode("in the beginning was"), *tokenizer.encode(" the word")]
+    assert list(asked.prompt) == [tokenizer.bos, *both[max(0, len(both) + 1 - window) :]]
+    assert list(asked.prompt[asked.turn :]) == tokenizer.encode(" the word")

@@ -115,6 +115,16 @@ def test_overload_is_told_to_come_back_and_what_was_accepted_is_finished(serving
     assert server.ask().status_code == 200
 
 
+def test_streams_that_meet_at_the_last_place_are_let_in_or_refused_before_they_begin(serving):
+    """Nobody who is told 200 is then told that there is no room."""
+    server = serving(limits=Limits(running=1, waiting=1), pace=0.02)
+    with ThreadPoolExecutor(24) as clients:
+        answers = list(clients.map(lambda _: server.ask(max_tokens=10, stream=True), range(24)))
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert not any('"error"' in answer.text for answer in answers if answer.status_code == 200)
+    assert until(lambda: server.worker.busy == 0)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_hanging_up_frees_the_place(serving, stream):
     """Cancelled within a few tokens; nobody waits for what nobody reads."""
@@ -144,6 +154,16 @@ def test_who_does_not_read_is_dropped(serving):
         client.sendall((HEAD + f"Content-Length: {len(body)}\r\n\r\n").encode() + body)
         assert until(lambda: server.worker.busy == 1)
         assert until(lambda: server.worker.busy == 0 and not server.server.server_state.tasks)
+
+
+def test_who_does_not_read_frees_the_place_long_before_the_time_for_an_answer(serving):
+    server = serving(limits=replace(Limits(), send_seconds=0.3, new_tokens=10**6))
+    with connect(server) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        body = json.dumps(asked(max_tokens=10**6, stream=True)).encode()
+        client.sendall((HEAD + f"Content-Length: {len(body)}\r\n\r\n").encode() + body)
+        assert until(lambda: server.worker.busy == 1)
+        assert until(lambda: server.worker.busy == 0 and not server.server.server_state.connections, seconds=60)
 
 
 def test_stopping_ends_streams_and_takes_nothing_new(serving):

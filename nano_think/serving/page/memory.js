@@ -2,13 +2,19 @@
 
 import { ask } from "./speech.js";
 import { make } from "./tint.js";
-import { settings } from "./settings.js";
+import { namespace, settings } from "./settings.js";
 
 const $ = (id) => document.getElementById(id);
-const place = () => `/v1/memory/${settings.namespace}`;
+const place = () => `/v1/memory/${namespace()}`;
 
 export async function showMemory() {
-  $("memory-name").textContent = settings.namespace;
+  $("memory-name").textContent = namespace();
+  if (!namespace()) {
+    $("memory-state").textContent = "This server remembers only under a name: choose one in the settings.";
+    $("documents").replaceChildren();
+    $("forget-all").hidden = true;
+    return;
+  }
   const told = await attempt("GET", place());
   if (!told) return;
   const { documents, entries } = told;

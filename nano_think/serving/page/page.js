@@ -3,7 +3,7 @@
 import { ask, listen, Refused } from "./speech.js";
 import { bar, details, inWords, legend, make, tokenSpan } from "./tint.js";
 import { forgetButton, showMemory } from "./memory.js";
-import { settings, watchSettings } from "./settings.js";
+import { heedServer, settings, watchSettings } from "./settings.js";
 
 const $ = (id) => document.getElementById(id);
 const log = $("log");
@@ -26,6 +26,7 @@ async function connect() {
   try {
     const { data } = await (await ask("/v1/models", { key: settings.key })).json();
     model = data[0];
+    heedServer(model);
     complain(null);
     $("model").textContent = `${model.context_window} tokens of context`;
     $("legend").replaceChildren(...legend(model.experts));
@@ -79,7 +80,8 @@ log.addEventListener("pointerover", (event) => {
 // Asking.
 
 function request() {
-  const named = { memory: settings.memory, namespace: settings.namespace, model: model.id, stream: true };
+  const named = { model: model.id, stream: true };
+  for (const name of ["memory", "namespace"]) if (settings[name]) named[name] = settings[name];
   for (const name of ["temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed"]) {
     if (settings[name] !== "") named[name] = Number(settings[name]);
   }
@@ -96,8 +98,9 @@ function pieces(signal) {
   const options = { key: settings.key, signal };
   const named = { ...request(), truncation: "auto" };
   if (settings.mode === "chat") return listen("/v1/chat/completions", { ...options, body: { ...named, messages: messages() } });
-  const prompt = turns.slice(0, -1).map((turn) => turn.content).join("");
-  return listen("/v1/completions", { ...options, body: { ...named, prompt } });
+  const said = turns.slice(0, -1).map((turn) => turn.content);
+  const prompt = said.pop();
+  return listen("/v1/completions", { ...options, body: { ...named, before: said.join(""), prompt } });
 }
 
 async function answer() {
@@ -107,7 +110,10 @@ async function answer() {
   showSpeaking(true);
   draw();
   try {
-    for await (const piece of pieces(speaking.signal)) take(turn, piece.choices[0]);
+    for await (const piece of pieces(speaking.signal)) {
+      take(turn, piece.choices[0]);
+      if (piece.warning) complain(new Refused(200, { message: piece.warning }));
+    }
     say("Answer finished.");
   } catch (error) {
     turn.stopped = error.name === "AbortError" ? "stopped" : "broken off";

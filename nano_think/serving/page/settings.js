@@ -1,8 +1,9 @@
-// What the reader wishes, kept in this browser; the key only until the tab is closed.
+// What the reader wishes, kept in this browser; the key only until the tab is closed. Of the memory, nothing (which
+// leaves it to the server) unless the reader chose it.
 
 const usual = {
   temperature: "0.8", top_p: "0.95", top_k: "50", repetition_penalty: "1.1", max_tokens: "120", seed: "",
-  mode: "chat", system: "", memory: "read-write", namespace: "default", theme: "auto", tint: "on", key: "",
+  mode: "chat", system: "", memory: "", namespace: "", theme: "auto", tint: "on", key: "",
 };
 const NAME = "nano_think";
 
@@ -30,6 +31,17 @@ function show() {
   document.documentElement.dataset.theme = settings.theme;
   document.documentElement.dataset.tint = settings.tint;
 }
+
+// What the server does with a memory where nobody says, and the most that it allows.
+export function heedServer({ memory, namespace }) {
+  const { memory: mode, namespace: name } = document.getElementById("wishes").elements;
+  const most = [...mode.options].findIndex((option) => option.value === memory);
+  for (const [place, option] of [...mode.options].entries()) option.disabled = place > most;
+  if (mode.selectedOptions[0].disabled) mode.value = settings.memory = "";
+  name.placeholder = namespace ?? "";
+}
+
+export const namespace = () => settings.namespace || document.getElementById("wishes").elements.namespace.placeholder;
 
 // `changed` is called when another key was given.
 export function watchSettings(changed) {
