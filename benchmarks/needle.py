@@ -1,12 +1,16 @@
 """A needle in a haystack: a value told once in a long text of random words, asked for at the end.
 
-    python benchmarks/needle.py [--lengths 1024 4096 8192 16384] [--train 256 1024 4096] [--asked 100] [--json]
+    python benchmarks/needle.py [--lengths 1024 4096 8192 16384] [--train 64 256 1024 4096] [--asked 100] [--json]
 
-A chat backbone is trained on the task alone, as a chat is: the loss is on the answers. A haystack holds many pairs of a
-key and a value, of which many are asked for in training and one in the test, at a random depth; the answer is one of 64
-values, so that chance is 1/64. Training goes through the lengths in turn, and each length tested stands beside whether
-anything as long was trained on. Then a step at the longest trained length, with and without gradient checkpointing:
-bytes that autograd keeps between the passes, and seconds, in turns.
+A chat backbone is trained on the task alone, as a chat is: the loss is on the answers. A haystack holds many pairs of
+a key and a value. Of many of them the user asks in training and of one, at a random depth, in the test; the assistant
+says the key and its value, and has found the needle if both are the likeliest tokens. Guessing among all values is
+right in 1 of 64 tests, and guessing among those that the haystack holds in 1 of 16.
+
+Training begins with what needs no long text (the assistant says three pairs over and over, in 24 tokens), and goes
+through the lengths in turn; each length tested stands beside whether anything as long was trained on. Then a step at
+the longest trained length, with and without gradient checkpointing: bytes that autograd keeps between the passes, and
+seconds, in turns.
 """
 
 import argparse
@@ -43,8 +47,16 @@ FIRST_WORD = FIRST_VALUE + VALUES
 VOCABULARY = FIRST_WORD + WORDS
 MARKS = Marks(START, OPENS, ENDS)
 PIECE = 512
-# A question and its answer: user, key, end, assistant, value, end.
-TURN = 6
+# A question and its answer: user, key, end, assistant, key, value, end.
+TURN = 7
+# Pairs in the haystacks of the test.
+NEEDLES = 16
+# Tokens of a step, at most one window of them longer than that.
+STEP = 2048
+# What the training begins with: tokens of a window, and pairs in it.
+SHORT, PAIRS = 24, 3
+# Peak learning rate, of matrices and of everything else.
+RATE = 0.01
 
 
 def haystack(dice: np.random.Generator, length: int, asked: int, needles: int) -> np.ndarray:
@@ -59,16 +71,27 @@ def haystack(dice: np.random.Generator, length: int, asked: int, needles: int) -
     for turn in range(asked):
         at = hay + TURN * turn
         # The first question belongs to the message of the haystack.
-        ids[at : at + TURN] = USER if turn else WORDS + FIRST_WORD - 1, keys[turn], USER_END, OPENS, values[turn], ENDS
+        told = USER if turn else WORDS + FIRST_WORD - 1
+        ids[at : at + TURN] = told, keys[turn], USER_END, OPENS, keys[turn], values[turn], ENDS
+    return ids
+
+
+def pairs_alone(dice: np.random.Generator, length: int) -> np.ndarray:
+    """(length,) ids: a question of no meaning, and an answer of a few pairs, each drawn again and again."""
+    ids, said = np.full(length, ENDS, dtype=np.int64), (length - 5) // 2
+    keys, values = dice.permutation(KEYS)[:PAIRS] + 5, dice.integers(FIRST_VALUE, FIRST_WORD, PAIRS)
+    drawn = dice.integers(0, PAIRS, said)
+    ids[:5] = START, USER, FIRST_WORD, USER_END, OPENS
+    ids[5 : 5 + 2 * said] = np.stack([keys[drawn], values[drawn]], axis=1).reshape(-1)
     return ids
 
 
 class Haystacks(Batches):
     """Windows that are made when they are asked for, each from its place alone."""
 
-    def __init__(self, window: int, batch: int, seed: int, asked: int, needles: int):
+    def __init__(self, window: int, batch: int, seed: int):
         super().__init__(2**20, window, batch, seed, recut=False)
-        self.asked, self.needles = asked, needles
+        self.asked = min(KEYS, window // 16)
 
     def distinct(self) -> Iterator[np.ndarray]:
         return (self._window(0, place) for place in range(self.windows_per_epoch))
@@ -78,7 +101,9 @@ class Haystacks(Batches):
 
     def _window(self, epoch: int, place: int) -> np.ndarray:
         dice = np.random.default_rng(branch(self.seed, "haystack", epoch, place))
-        return haystack(dice, self.window + 1, self.asked, self.needles)
+        if self.window == SHORT:
+            return pairs_alone(dice, SHORT + 1)
+        return haystack(dice, self.window + 1, self.asked, self.asked)
 
 
 def build(width: int, layers: int, heads: int) -> Chat:
@@ -93,36 +118,36 @@ def build(width: int, layers: int, heads: int) -> Chat:
 
 def learn(model: Chat, length: int, steps: int, seed: int, say: Any) -> float:
     """Train at one length; the seconds it took. As many tokens a step at any length, at least one window."""
-    batch, asked = max(1, 4096 // length), min(16, length // 32)
-    windows = Haystacks(length, batch, seed, asked, asked)
-    optim = OptimConfig(matrix_rate=0.01, vector_rate=0.01, decay=0.3)
-    config = TrainConfig(tokens=steps * batch * length, batch=batch, log_every=50, save_every=1e9, optim=optim)
+    batch = max(1, STEP // length)
+    rates = OptimConfig(matrix_rate=RATE, vector_rate=RATE, decay=0.3)
+    config = TrainConfig(tokens=steps * batch * length, batch=batch, log_every=50, save_every=1e9, optim=rates)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        accelerator = Accelerator(cpu=True)
+        windows, accelerator = Haystacks(length, batch, seed), Accelerator(cpu=True)
         train(ChatObjective(model, MARKS), windows, config, accelerator, Path(folder), say, seed)
     return time.perf_counter() - started
 
 
 @torch.inference_mode()
 def find(model: Chat, length: int, tests: int) -> dict[str, Any]:
-    """How often the needle of a haystack is the likeliest answer: read in pieces behind the cache."""
+    """How often the needle of a haystack is found: it is read in pieces behind the cache, the answer is greedy."""
     model.eval()
     right = 0
     for number in range(tests):
-        ids = haystack(np.random.default_rng(branch(99, length, number)), length, 1, 1)
+        ids = haystack(np.random.default_rng(branch(99, length, number)), length, 1, NEEDLES)
         cache = model.start(1, length)
-        for piece in torch.from_numpy(ids[None, :-2]).split(PIECE, dim=1):
+        for piece in torch.from_numpy(ids[None, :-3]).split(PIECE, dim=1):
             routed = model.extend(piece, cache)
-        right += int(model.logits(routed.last())[0, -1].argmax()) == ids[-2]
+        key = model.logits(routed.last())[:, -1:].argmax(-1)
+        value = model.logits(model.extend(key, cache))[0, -1].argmax()
+        right += [int(key), int(value)] == ids[-3:-1].tolist()
     found = Score(task="needle", kind="answer", right=right, items=tests, chance=1 / VALUES).to_dict()
     return {name: found[name] for name in ("score", "low", "high", "chance", "items")}
 
 
 def checkpointing(width: int, layers: int, heads: int, length: int, rounds: int) -> dict[str, Any]:
     """Megabytes that autograd keeps between the passes of a step, and seconds of it, plain and checkpointed."""
-    asked = min(16, length // 32)
-    windows = torch.from_numpy(Haystacks(length, 1, 1, asked, asked).batch(0))
+    windows = torch.from_numpy(Haystacks(length, 1, 1).batch(0))
     steps, kept = {}, {}
     for name in ("plain", "checkpointed"):
         objective = ChatObjective(build(width, layers, heads).train(), MARKS)
@@ -145,10 +170,11 @@ def checkpointing(width: int, layers: int, heads: int, length: int, rounds: int)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096, 8192, 16384])
-    parser.add_argument("--train", type=int, nargs="+", default=[256, 1024, 4096])
-    parser.add_argument("--steps", type=int, nargs="+", default=[600, 100, 100], help="of each length")
+    parser.add_argument("--train", type=int, nargs="+", default=[64, 256, 1024, 4096])
+    parser.add_argument("--steps", type=int, nargs="+", default=[150, 150, 60, 40], help="of each length")
+    parser.add_argument("--pairs", type=int, default=300, help="steps on pairs alone, before everything else")
     parser.add_argument("--asked", type=int, default=100, help="haystacks of each length")
-    parser.add_argument("--shape", type=int, nargs=3, default=[64, 3, 4], help="width, layers, heads")
+    parser.add_argument("--shape", type=int, nargs=3, default=[128, 2, 2], help="width, layers, heads")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
@@ -160,7 +186,8 @@ def main() -> int:
         if event["event"] == "step" and not wanted.json:
             print(f"  step {event['step']}/{event['steps']}  loss {event['loss']:.3f}", flush=True)
 
-    for number, (length, steps) in enumerate(zip(wanted.train, wanted.steps, strict=True)):
+    lessons = [(SHORT, wanted.pairs), *zip(wanted.train, wanted.steps, strict=True)]
+    for number, (length, steps) in enumerate(lessons):
         seconds = learn(model, length, steps, number + 1, say)
         result["trained"].append({"length": length, "steps": steps, "seconds": seconds})
     for length in wanted.lengths:

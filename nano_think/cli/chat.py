@@ -1,4 +1,4 @@
-"""`nano-think chat`: talk to a trained mixture in the terminal."""
+"""`nano-think chat`: talk to a trained mixture or chat model in the terminal."""
 
 import contextlib
 import io
@@ -23,7 +23,8 @@ class ChatArguments:
     """Talk. A line that ends in \\ goes on in the next; /help tells the rest."""
 
     model: str = "latest"
-    """"latest" (the newest finished pipeline under --root) or the folder of a trained router."""
+    """"latest" (the newest finished pipeline under --root), "chat-latest" (the newest chat model there), or the folder
+    of a trained model."""
     root: Path = Path("artifacts")
     """Artifact root."""
     max_new_tokens: int = 128

@@ -1,6 +1,7 @@
 """`nano-think chat-eval`: how well a chat model talks, by tasks and by held-out chats."""
 
 import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from nano_think.core.device import ComputeConfig, pick_device, set_up
 from nano_think.core.errors import UsageError
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.evaluation.chat.scores import score
-from nano_think.evaluation.chat.tasks import parse_spec
+from nano_think.evaluation.chat.tasks import labels
 from nano_think.models.checkpoint import load_model
 from nano_think.stages.artifact import find_model
 
@@ -32,7 +33,9 @@ class ChatEvalArguments:
     root: Path = Path("artifacts")
     """Artifact root."""
     items: int = 500
-    """Most items of each task (items)."""
+    """Most items of each task whose answers are written (items)."""
+    choices: int = 5000
+    """Most items of each task whose answers are told by likelihood, which takes far less (items)."""
     window: int = 0
     """Longest context; 0 = the one that the model was trained on (tokens)."""
     json: bool = False
@@ -41,10 +44,10 @@ class ChatEvalArguments:
 
 def main(arguments: list[str]) -> int:
     wanted = parse_arguments(ChatEvalArguments, "chat-eval", arguments)
-    if wanted.items < 1:
-        raise UsageError(f"--items: wanted at least 1, got {wanted.items}")
-    for spec in wanted.tasks:
-        parse_spec(spec)
+    for name in ("items", "choices"):
+        if getattr(wanted, name) < 1:
+            raise UsageError(f"--{name}: wanted at least 1, got {getattr(wanted, name)}")
+    tasks = labels(wanted.tasks)
     artifact, _ = find_model(wanted.model, wanted.root)
     device = pick_device("auto")
     set_up(ComputeConfig(), device)
@@ -52,7 +55,11 @@ def main(arguments: list[str]) -> int:
     model.to(device)
     shape = replace(shape, window=wanted.window or shape.window)
     tokenizer = Tokenizer.load(artifact.path)
-    scores = [score(model, tokenizer, shape.window, spec, wanted.items).to_dict() for spec in wanted.tasks]
+    scores = []
+    for label, spec in tasks.items():
+        one = score(model, tokenizer, shape.window, spec, wanted.items, wanted.choices)
+        scores.append(one.to_dict() | {"task": label})
+        print(f"{label}: {one.right} of {one.items:,}", file=sys.stderr, flush=True)
     if wanted.json:
         print(json.dumps({"model": str(artifact.path), "scores": scores}))
     else:

@@ -76,7 +76,7 @@ class Conversation:
         if self.last and self.last[-1].error:
             self.console.print(Text(f"not remembered: {clean(self.last[-1].error)}", style="red"))
         spoken = [event for event in self.last if event.weights]
-        if spoken:
+        if spoken and len(self.talker.names) > 1:
             means = [sum(part) / len(spoken) for part in zip(*(event.weights for event in spoken), strict=True)]
             self.console.print(bar(means).append(f"  {in_words(self.talker.names, means)}", style="dim"))
 

@@ -18,7 +18,7 @@ from nano_think.data.tokens import TokenSet
 from nano_think.evaluation.chat.answers import answers
 from nano_think.evaluation.chat.language import cost, figures, talks
 from nano_think.evaluation.chat.scores import score
-from nano_think.evaluation.chat.tasks import parse_spec
+from nano_think.evaluation.chat.tasks import labels, parse_spec
 from nano_think.models.chat import Model
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.sft import marks_of, open_base
@@ -37,7 +37,9 @@ class ChatEvaluateConfig(Config):
     """Tasks: names ("spelling" and "sums" are made here, others are read from the Hugging Face hub: arc_easy,
     arc_challenge, piqa, winogrande, copa, blimp, gsm8k, humaneval), or 'name:GLOB' for JSON lines files."""
     items: int = 500
-    """Most items of each task (items)."""
+    """Most items of each task whose answers are written (items)."""
+    choices: int = 5000
+    """Most items of each task whose answers are told by likelihood, which takes far less (items)."""
     chats: int = 500
     """Most held-out chats whose bits per byte are measured (chats)."""
     turns: tuple[str, ...] = (
@@ -51,7 +53,7 @@ class ChatEvaluateConfig(Config):
     """Longest answer in it (tokens)."""
 
     def __post_init__(self) -> None:
-        for name in ("items", "chats", "answer_tokens"):
+        for name in ("items", "choices", "chats", "answer_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
 
@@ -86,20 +88,21 @@ class ChatEvaluate(Stage):
         chat = open_base({"base": inputs["sft"]}, job.space)[0].to(device)
         results: dict[str, Any] = {"language": language(base, chat, tokenizer, inputs["chat_tokens"], job)}
         results["tasks"] = {}
-        for spec in job.evaluate.tasks:
-            found = task_scores({"base": base, "chat": chat}, tokenizer, job.space.window, spec, job.evaluate.items)
-            results["tasks"][parse_spec(spec)[0]] = found
-            note(f"{spec}: {found['chat']['score']:.3f} (base {found['base']['score']:.3f})")
+        for label, spec in labels(job.evaluate.tasks).items():
+            found = task_scores({"base": base, "chat": chat}, tokenizer, job.space.window, spec, job.evaluate)
+            results["tasks"][label] = found
+            note(f"{label}: {found['chat']['score']:.3f} (base {found['base']['score']:.3f})")
         results["conversation"] = converse(chat, tokenizer, job)
         write_json(out / RESULTS, results)
         return results
 
 
 def task_scores(
-    models: Mapping[str, Model], tokenizer: Tokenizer, window: int, spec: str, items: int
+    models: Mapping[str, Model], tokenizer: Tokenizer, window: int, spec: str, most: ChatEvaluateConfig
 ) -> dict[str, Any]:
     """Each model's score of one task."""
-    return {name: score(model, tokenizer, window, spec, items).to_dict() for name, model in models.items()}
+    found = {name: score(model, tokenizer, window, spec, most.items, most.choices) for name, model in models.items()}
+    return {name: one.to_dict() for name, one in found.items()}
 
 
 def language(base: Model, chat: Model, tokenizer: Tokenizer, chats: Artifact, job: ChatEvaluateJob) -> dict[str, Any]:

@@ -10,13 +10,17 @@ ASKED = """
 import numpy as np, needle
 for seed in range(50):
     ids = needle.haystack(np.random.default_rng(seed), 100, 4, 6)
-    for at in range(len(ids) - 24, len(ids), 6):
-        told, key, end, opens, value, ends = ids[at : at + 6].tolist()
-        hay = ids[: len(ids) - 24]
-        assert (end, opens, ends) == (needle.USER_END, needle.OPENS, needle.ENDS)
+    for at in range(len(ids) - 28, len(ids), 7):
+        told, key, end, opens, again, value, ends = ids[at : at + 7].tolist()
+        hay = ids[: len(ids) - 28]
+        assert (end, opens, again, ends) == (needle.USER_END, needle.OPENS, key, needle.ENDS)
         (place,) = np.flatnonzero(hay == key)
         assert hay[place + 1] == value and needle.FIRST_VALUE <= value < needle.FIRST_WORD
-assert needle.Haystacks(99, 2, 1, 4, 6).batch(3).shape == (2, 100)
+    said = needle.pairs_alone(np.random.default_rng(seed), 25)[5:]
+    told = dict(zip(said[::2].tolist(), said[1::2].tolist()))
+    assert len(said) == 20 and len(told) <= needle.PAIRS and min(told) >= 5 and min(told.values()) >= needle.FIRST_VALUE
+    assert all(told[key] == value for key, value in zip(said[::2].tolist(), said[1::2].tolist()))
+assert needle.Haystacks(99, 2, 1).batch(3).shape == (2, 100) and needle.Haystacks(24, 2, 1).batch(0).shape == (2, 25)
 """
 
 
@@ -31,6 +35,8 @@ def test_it_trains_finds_and_measures():
         "--train",
         "64",
         "128",
+        "--pairs",
+        "2",
         "--steps",
         "3",
         "2",

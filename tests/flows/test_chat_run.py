@@ -9,20 +9,9 @@ from nano_think.models.checkpoint import load_model
 from nano_think.models.think import NanoThink
 from nano_think.stages.artifact import open_artifact
 from tests.conftest import Commands
+from tests.flows.conftest import SFT
 
 pytestmark = pytest.mark.slow
-SFT = ("sft", "--preset", "chat-nano", "--compute.threads", "1", "--json")
-
-
-@pytest.fixture(scope="module")
-def chat_run(tmp_path_factory: pytest.TempPathFactory):
-    """The root of a finished run, and what the run said."""
-    folder = tmp_path_factory.mktemp("chat")
-    command = Commands(folder)
-    told = command(*SFT, "--root", folder / "root")
-    assert told.returncode == 0, told.stderr
-    assert not command.processes()
-    return folder / "root", told
 
 
 def test_everything_is_finished_and_named(chat_run):

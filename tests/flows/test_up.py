@@ -137,6 +137,20 @@ def test_pages_can_be_looked_at(checkout, run, tmp_path, page):
         shutil.copy(picture, Path(PICTURES) / f"{page}.png")
 
 
+def test_the_chat_pipeline_runs_as_well(checkout, run):
+    """From the same bare shell: every stage completed, and a chat model that is the newest one."""
+    checkout.shell("prefect", "deployment", "run", "chat-pipeline/chat-pipeline", "-p", "preset=chat-nano")
+
+    def ended():
+        (chat,) = [one for one in checkout.runs() if one["name"] == "chat-nano"]
+        return chat if chat["end_time"] else None
+
+    chat = wait_for(ended, 400, every=1)
+    assert chat["state_type"] == "COMPLETED"
+    assert set(checkout.tasks(chat["id"]).values()) == {"COMPLETED"}
+    assert (checkout.folder / "artifacts" / "chat-latest.json").is_file()
+
+
 def test_down_leaves_nothing(checkout, run):
     """No process, no port, no block; a second time there is nothing to do."""
     told = checkout.down()

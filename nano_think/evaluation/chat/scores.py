@@ -47,10 +47,10 @@ class Score:
         return plain | {"chance": self.chance, "items": self.items, "above_chance": low > self.chance}
 
 
-def score(model: Model, tokenizer: Tokenizer, window: int, spec: str, most: int) -> Score:
-    """The score of one task, on up to `most` of its items."""
+def score(model: Model, tokenizer: Tokenizer, window: int, spec: str, most: int, choices: int | None = None) -> Score:
+    """The score of one task, on up to `most` of its items, or up to `choices` where likelihood tells the answer."""
     name, task, _ = parse_spec(spec)
-    items = items_of(spec, most)
+    items = items_of(spec, choices if choices and task.kind == "choice" else most)
     rights, chance = KINDS[task.kind](model, tokenizer, window, items, task.tokens)
     return Score(task=name, kind=task.kind, right=sum(rights), items=len(items), chance=chance)
 

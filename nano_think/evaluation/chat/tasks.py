@@ -8,12 +8,12 @@ import functools
 import itertools
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from nano_think.core.errors import InputError, UsageError, nearest
-from nano_think.data.chat_made import Question, ask_spelling, ask_sum, sums
+from nano_think.data.chat_made import Question, ask_spelling, sums
 from nano_think.data.hub import commit, stream
 from nano_think.data.jsonl_reader import jsonl_objects
 from nano_think.data.sources.chat_spelling import questions
@@ -88,10 +88,12 @@ def _word_problem(row: Row) -> Question:
 
 
 def _sum(row: Row) -> Question:
-    found = re.fullmatch(r"(-?\d+)\s*([-+*/])\s*(-?\d+)\s*=?", row["context"].strip())
-    if not found:
-        raise ValueError(row["context"])
-    return Question(ask_sum(int(found[1]), found[2], int(found[3])), row["continuation"].strip())
+    """ "12+30=" or a longer chain; it is asked with spaces about the signs, as sums in chats are."""
+    whole = row["context"].strip()
+    if not re.fullmatch(r"-?\d+(\s*[-+*/]\s*-?\d+)+\s*=?", whole):
+        raise ValueError(whole)
+    spaced = re.sub(r"(?<=\d)\s*([-+*/])\s*", r" \1 ", whole.rstrip("= "))
+    return Question(f"What is {spaced}?", row["continuation"].strip())
 
 
 def _spelling(row: Row) -> Question:
@@ -132,6 +134,15 @@ def parse_spec(spec: str) -> tuple[str, Task, str]:
     if name not in TASKS:
         raise UsageError(f"unknown task '{name}'.{nearest(name, TASKS)}")
     return name, TASKS[name], pattern
+
+
+def labels(specs: Sequence[str]) -> dict[str, str]:
+    """What each spec is called among others -> the spec: the task's name, numbered from the second of a task on."""
+    found: dict[str, str] = {}
+    for spec in specs:
+        name, times = parse_spec(spec)[0], sum(parse_spec(other)[0] == parse_spec(spec)[0] for other in found.values())
+        found[f"{name} {times + 1}" if times else name] = spec
+    return found
 
 
 def items_of(spec: str, most: int) -> list[Item]:

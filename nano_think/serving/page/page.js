@@ -1,7 +1,7 @@
 // The page: what was said, what may be done with it, and the two dialogs.
 
 import { ask, listen, Refused } from "./speech.js";
-import { bar, details, inWords, legend, make, tokenSpan } from "./tint.js";
+import { bar, details, inWords, legend, make, mixed, tokenSpan } from "./tint.js";
 import { forgetButton, showMemory } from "./memory.js";
 import { heedServer, settings, watchSettings } from "./settings.js";
 
@@ -67,7 +67,7 @@ function below(turn, place) {
   if (place === turns.length - 1) actions.append(action("regenerate", "Answer again", regenerate));
   if (turn.stopped) actions.append(make("span", { class: "quiet" }, turn.stopped));
   const shown = actions.children.length ? [actions] : [];
-  if (!turn.tokens.length) return shown;
+  if (!turn.tokens.length || !mixed(turn.tokens[0].weights)) return shown;
   const readout = make("p", { class: "readout quiet", "aria-hidden": "true" });
   return [make("div", { class: "sum" }, bar(turn.tokens), readout), details(turn.tokens), ...shown];
 }

@@ -24,7 +24,11 @@ export function inWords(weights) {
   return Object.entries(weights).sort((a, b) => b[1] - a[1]).map(([name, share]) => `${spoken(name)} ${percent(share)}`).join(", ");
 }
 
+// Whether there is anything to tell apart: a chat model with a body of its own is one stream.
+export const mixed = (weights) => Object.keys(weights).length > 1;
+
 export function tokenSpan({ text, weights }) {
+  if (!mixed(weights)) return make("span", {}, text);
   const { slot, above } = carrier(weights);
   const span = make("span", { class: `token e${slot}` });
   span.style.setProperty("--share", (0.1 + 0.45 * above).toFixed(3));
@@ -34,6 +38,7 @@ export function tokenSpan({ text, weights }) {
 }
 
 export function legend(experts) {
+  if (experts.length < 2) return [];
   return experts.map((name, slot) => make("span", { class: `sample e${slot % 6}` }, spoken(name)));
 }
 

@@ -7,7 +7,7 @@ import pytest
 
 from nano_think.core.errors import InputError, UsageError
 from nano_think.data.chat_made import Question
-from nano_think.evaluation.chat.tasks import TASKS, Choice, Program, items_of, parse_spec
+from nano_think.evaluation.chat.tasks import TASKS, Choice, Program, items_of, labels, parse_spec
 
 ARC = ("Question: Which?\nAnswer:", " a"), ("Question: Which?\nAnswer:", " b")
 ROWS = {
@@ -41,6 +41,11 @@ ROWS = {
     "blimp": ("blimp", {"sentence_good": "a", "sentence_bad": "b"}, Choice((("", "a"), ("", "b")), 0, False)),
     "gsm8k": ("gsm8k", {"question": "How?", "answer": "1\n#### 1,024"}, Question("How?", "1024")),
     "sums": ("sums", {"context": "25-759=", "continuation": "-734"}, Question("What is 25 - 759?", "-734")),
+    "sums, a chain": (
+        "sums",
+        {"context": "-5+3--2*4=", "continuation": "6"},
+        Question("What is -5 + 3 - -2 * 4?", "6"),
+    ),
     "spelling": (
         "spelling",
         {"misspelling": "teh", "correction": "the"},
@@ -65,6 +70,12 @@ def test_a_row_of_another_form_is_named(tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text('{"text": "x"}\n')
     with pytest.raises(InputError, match=r"row 1: not an item of blimp \(KeyError\('sentence_good'\); keys: text\)"):
         items_of(f"blimp:{tmp_path}/rows.jsonl", 10)
+
+
+def test_a_task_may_come_twice():
+    assert labels(["sums", "blimp:a", "sums:b", "sums:c"]) == {
+        "sums": "sums", "blimp": "blimp:a", "sums 2": "sums:b", "sums 3": "sums:c"
+    }  # fmt: skip
 
 
 def test_an_unknown_task_is_named():
