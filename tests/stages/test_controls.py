@@ -16,6 +16,7 @@ from nano_think.stages import dense as dense_stage
 from nano_think.stages.artifact import open_artifact
 from nano_think.stages.calibration import CalibrationStage, find_controls
 from nano_think.stages.dense import Dense, load_dense
+from nano_think.stages.mixture import RouterJob
 from nano_think.stages.pipeline import load, plan
 from nano_think.stages.stage import Context
 from tests.conftest import NANO
@@ -122,6 +123,32 @@ def test_controls_can_be_left_out():
     assert "calibration" in nodes
 
 
+def test_all_controls_are_every_router_and_a_second_transformer():
+    """Each router is of its kind and else as the run's own, and what is compared waits for all of them."""
+    config = load("nano", {"controls": "all"})
+    nodes, plain = plan(config), plan(load("nano"))
+    others = ["router_static", "router_mean", "router_token", "router_second"]
+    assert sorted(nodes.keys() - plain.keys()) == sorted([*others, "transformer_2"])
+    for name in others:
+        job = nodes[name].stage.config
+        assert isinstance(job, RouterJob) and nodes[name].stage.name == name
+        assert job.seed == config.seed and job.router.train == config.router.train
+        assert name in nodes["evaluate"].needs and name in nodes["calibration"].needs
+        kind, members = job.router.model.kind, list(job.members)
+        if name == "router_second":
+            assert kind == config.router.model.kind and members == ["transformer_2", "state_space", "transformer"]
+        else:
+            assert name == f"router_{kind}" and tuple(members) == config.members
+    one, two = (nodes[name].stage for name in ("transformer", "transformer_2"))
+    assert to_dict(two.config) == to_dict(one.config) | {"number": 2} and two.kind == "transformer_2"
+    assert to_dict(nodes["dense"].stage.config) == to_dict(plain["dense"].stage.config)
+
+
+def test_no_second_transformer_without_a_diffuser_to_replace():
+    nodes = plan(load("nano", {"controls": "all", "members": ["transformer", "state_space"]}))
+    assert "transformer_2" not in nodes and "router_second" not in nodes and "router_static" in nodes
+
+
 def test_joined_splits_stand_one_behind_the_other(nano_run):
     """Tokens and documents of both, offsets moved."""
     folder = nano_run.folder("tokens")
@@ -153,3 +180,19 @@ def test_dense_goes_on_after_an_interruption_and_ends_the_same(nano_run, command
     assert "dense: goes on from step" in done.stderr and "router: up to date" in done.stderr
     (made,) = (root / "dense").glob("*/dense.safetensors")
     assert made.read_bytes() == (nano_run.folder("dense") / made.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_all_controls_have_their_rows(nano_run, commands, tmp_path):
+    """Only what is new is trained; each row has figures, differences and costs."""
+    root = shutil.copytree(nano_run.root, tmp_path / "root")
+    done = commands(*NANO, "--root", root, "--controls", "all")
+    assert done.returncode == 0, done.stderr
+    assert "transformer: up to date" in done.stderr and "dense: up to date" in done.stderr
+    (place,) = [one for one in (root / "report").glob("*/ablation.json") if "router_mean" in one.read_text()]
+    told = read_json(place)
+    rows = {row["scorer"]: row for row in told["rows"]}
+    for name in ("router_static", "router_mean", "router_token", "router_second"):
+        assert rows[name]["calibrated"] > 0 and rows[name]["against"]["dense"]["low"] < 1
+        assert told["costs"][name]["parameters"] > 0 and told["costs"][name]["flops"] > 0
+    assert told["costs"]["router_second"]["seconds"] != told["costs"]["mixture"]["seconds"]
