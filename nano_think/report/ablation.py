@@ -30,11 +30,15 @@ NAMES = {
     "persistent_shuffled": "the same, values shuffled (control)",
     "scratch": "mixture + scratch memory",
     "scratch_shuffled": "the same, values shuffled (control)",
+    "scratch_trained": "mixture + trained scratch memory",
+    "scratch_trained_shuffled": "the same, values shuffled (control)",
     "dense": "dense control",
 }
-NOT_MODELS = ("oracle", "persistent_shuffled", "scratch_shuffled")
-WITH_MEMORY = ("persistent", "scratch")
-LAST = ("mixture", "dense", "persistent", "persistent_shuffled", "scratch", "scratch_shuffled", "oracle")
+WITH_MEMORY = ("persistent", "scratch", "scratch_trained")
+CONTROLS = tuple(f"{name}_shuffled" for name in WITH_MEMORY)
+NOT_MODELS = ("oracle", *CONTROLS)
+MEMORIES = (row for pair in zip(WITH_MEMORY, CONTROLS, strict=True) for row in pair)
+LAST = ("mixture", "dense", *MEMORIES, "oracle")
 HEAD = (
     "model", "calibrated", "plain", "against best expert", "against dense", "parameters", "training FLOPs",
     "trainings", "critical path",

@@ -39,6 +39,7 @@ def costs(
     kept = cost(members, "router", *(["memory"] if "memory" in seconds else []))
     found |= {"persistent": kept, "persistent_shuffled": kept}
     found |= {"scratch": found["mixture"], "scratch_shuffled": found["mixture"]}
+    found |= {"scratch_trained": kept, "scratch_trained_shuffled": kept}
     if "dense" in flops:
         found["dense"] = cost(["dense"])
     return found

@@ -14,6 +14,8 @@ from nano_think.evaluation.ablation import ablation
 from nano_think.evaluation.bits_per_byte import score, summarise
 from nano_think.evaluation.documents import split_documents
 from nano_think.evaluation.routing import Routing, token_classes
+from nano_think.evaluation.scorers import CALIBRATED
+from nano_think.evaluation.scratch import beyond_window
 from nano_think.inference.engine import Engine
 from nano_think.inference.request import Request
 from nano_think.inference.sampling import SamplingConfig
@@ -70,6 +72,7 @@ class Evaluate(Stage):
         frame = score(model, documents, job.space.window, memories, controls=controls, watch=routing.add)
         results = summarise(frame, model.names)
         results |= {"ablation": ablation(frame, model.names), "routing": routing.figures()}
+        results |= {"beyond_window": beyond_window(frame, CALIBRATED) or beyond_window(frame)}
         write_json(out / RESULTS, results)
         frame.to_parquet(out / DOCUMENTS)
         table_of(results).to_parquet(out / TABLE)
