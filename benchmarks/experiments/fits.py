@@ -32,6 +32,7 @@ def parts_of(voices: Sequence[Voice], rows: slice) -> Tensor:
     return torch.stack([*own, voices[0].head.bias.expand_as(own[0])], dim=1)
 
 
+@torch.no_grad()
 def nats(voices: Sequence[Voice], share_P: Tensor, target_N: Tensor) -> Tensor:
     """-log p of each target, (N)."""
     found = [torch.zeros(0)]
@@ -42,6 +43,7 @@ def nats(voices: Sequence[Voice], share_P: Tensor, target_N: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+@torch.no_grad()
 def fit(voices: Sequence[Voice], target_N: Tensor) -> Tensor:
     """The shares, (P), with the least mean loss, by Newton's method from equal ones: the loss is convex in them."""
     at_P = torch.tensor([1 / len(voices)] * len(voices) + [1.0], dtype=torch.float64)

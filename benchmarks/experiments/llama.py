@@ -56,6 +56,7 @@ class Llama(Expert):
         config = LlamaConfig(
             vocab_size=1, hidden_size=width, intermediate_size=inner, num_hidden_layers=shape.n_layers,
             num_attention_heads=shape.n_heads, use_cache=False, rms_norm_eps=torch.finfo(torch.float32).eps,
+            bos_token_id=None, eos_token_id=None,
         )  # fmt: skip
         self.model = LlamaModel(config)
         del self.model.embed_tokens

@@ -53,7 +53,7 @@ class Speaker(Objective):
     def cases(self) -> Iterator[float]:
         return self.expert.cases()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def states(self, documents: list[Document], window: int) -> tuple[Tensor, Tensor]:
         """Hidden states, (N, D), and targets, (N), of every token of the documents, in the order of `windows`."""
         head, hidden, targets = self.head(), [torch.zeros(0, self.table.shape[1])], [torch.zeros(0, dtype=torch.long)]

@@ -39,7 +39,18 @@ def systems_table(table: dict[str, Any]) -> list[str]:
          f"{row['epochs']:.1f}"]
         for name, row in table["best"].items()
     ]  # fmt: skip
-    return markdown(head, rows)
+    return [*markdown(head, rows), "", settings(table)]
+
+
+def settings(table: dict[str, Any]) -> str:
+    """What every model was trained with: the best of the grid at the first seed."""
+    chosen = [
+        f"{name} {one['layers']} layers of width {one['width']}, weight decay {one['weight_decay']:g}, dropout"
+        f" {one['dropout']:g}"
+        for name, one in sorted(table["settings"].items())
+    ]
+    text = table["text"]
+    return f"{text['bytes']:,} bytes of text ({text['tokens']:,} tokens). Chosen by validation: {'; '.join(chosen)}."
 
 
 def curve_table(table: dict[str, Any], ours: str = "T+T'+S") -> list[str]:

@@ -22,7 +22,8 @@ COLUMNS = (TRAINED, f"{TRAINED}_shuffled", f"{LATE}off", f"{LATE}memory", f"{LAT
 
 def fit_reader(readings: Sequence[Reading], window: int) -> ScratchReader:
     """A reader trained on the documents of readings."""
-    documents = [told for reading in readings for _, told in told_by(reading)]
+    # What was read in inference mode can be trained on as a copy alone.
+    documents = [Told(*(part.clone() for part in told)) for reading in readings for _, told in told_by(reading)]
     return train_reader(documents, window)
 
 

@@ -37,8 +37,7 @@ NAMES = {
 WITH_MEMORY = ("persistent", "scratch", "scratch_trained")
 CONTROLS = tuple(f"{name}_shuffled" for name in WITH_MEMORY)
 NOT_MODELS = ("oracle", *CONTROLS)
-MEMORIES = (row for pair in zip(WITH_MEMORY, CONTROLS, strict=True) for row in pair)
-LAST = ("mixture", "dense", *MEMORIES, "oracle")
+LAST = ("mixture", "dense", *(row for name in WITH_MEMORY for row in (name, f"{name}_shuffled")), "oracle")
 HEAD = (
     "model", "calibrated", "plain", "against best expert", "against dense", "parameters", "training FLOPs",
     "trainings", "critical path",

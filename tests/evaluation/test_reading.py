@@ -12,7 +12,7 @@ from nano_think.evaluation import memories, reading
 from nano_think.evaluation.bits_per_byte import bits_per_byte, score, summarise
 from nano_think.evaluation.memories import Memories, fit_memories, search, search_documents
 from nano_think.evaluation.reading import Document, Reading, read
-from nano_think.evaluation.scratch import beyond_window
+from nano_think.evaluation.scratch import beyond_window, fit_reader
 from nano_think.experts import EXPERTS
 from nano_think.memory.entries import Entries
 from nano_think.memory.read import Gate
@@ -217,3 +217,9 @@ def test_beyond_the_window_is_measured_on_longer_documents_alone():
     assert found and found["documents"] == sum(length > 17 for length in LENGTHS)
     assert found["memory"]["change"] == pytest.approx(frame["late.memory"].sum() / frame["late.off"].sum() - 1)
     assert beyond_window(plain) is None and beyond_window(frame[frame["late.off"] == 0]) is None
+
+
+def test_a_reader_is_trained_on_what_was_read():
+    readings = read_all(tiny_mixture(), make_documents())
+    reader = fit_reader(readings, 16)
+    assert not torch.equal(reader.map, torch.eye(WIDTH)) and not reader.map.requires_grad
