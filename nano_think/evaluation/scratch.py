@@ -24,7 +24,7 @@ def fit_reader(readings: Sequence[Reading], window: int) -> ScratchReader:
     """A reader trained on the documents of readings."""
     # What was read in inference mode can be trained on as a copy alone.
     documents = [Told(*(part.clone() for part in told)) for reading in readings for _, told in told_by(reading)]
-    return train_reader(documents, window)
+    return train_reader(documents, readings[0].hidden.shape[1], window)
 
 
 def told_by(reading: Reading) -> Iterator[tuple[slice, Told]]:

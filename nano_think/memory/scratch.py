@@ -19,6 +19,8 @@ Reach = Literal["all", "beyond"]
 REACHES: tuple[Reach, ...] = ("all", "beyond")
 FEATURES = 3
 BLOCK = 512
+# Tokens of a document that are trained on at once: all their pairs are in memory.
+LONGEST = 2048
 
 
 class Told(NamedTuple):
@@ -103,10 +105,12 @@ class ScratchReader(nn.Module):
         return torch.stack([2 * top_T - 1, share_TS.amax(dim=-1).exp(), end_T.clamp_min(1).log() / 8], dim=-1)
 
 
-def train_reader(documents: list[Told], window: int, epochs: int = 4, rate: float = 0.01) -> ScratchReader:
-    """A reader trained on whole documents, both reaches of each, by Adam with a falling rate; it draws nothing."""
-    width = documents[0].hidden.shape[1]
-    reader, found = ScratchReader(width), [one for one in documents if len(one.target) > 1]
+def train_reader(documents: list[Told], width: int, window: int, epochs: int = 6, rate: float = 0.03) -> ScratchReader:
+    """A reader trained on documents, of long ones the beginning, with both reaches, by Adam with a falling rate; it
+    draws nothing.
+    """
+    reader = ScratchReader(width)
+    found = [Told(*(part[:LONGEST] for part in one)) for one in documents if len(one.target) > 1]
     # The map has many entries that add up.
     few = [reader.log_sharpness, reader.gate, reader.bias]
     optimizer = torch.optim.Adam([{"params": [reader.map], "lr": rate / 5}, {"params": few, "lr": rate}])

@@ -102,7 +102,14 @@ def load_memories(artifact: Artifact) -> Memories:
     """The store and the gates of a memory artifact; `ArtifactError` if it was not built by the model that it names."""
     gates = read_json(artifact.path / GATES)
     store = VectorStore.load(artifact.path / STORE, artifact.manifest["inputs"]["router"]["digest"])
-    reader = ScratchReader(store.entries.width)
-    fill(reader, load_weights(artifact.path / READER), artifact.path / READER)
     gate = {name: Gate(**gates[name]) for name in ("persistent", "scratch")}
-    return Memories(store=store, reader=reader.requires_grad_(False), **gate)
+    return Memories(store=store, reader=_reader(artifact, store.entries.width), **gate)
+
+
+def _reader(artifact: Artifact, width: int) -> ScratchReader | None:
+    """How the scratch memory is read; None from an artifact that is older than that."""
+    if READER not in artifact.manifest["files"]:
+        return None
+    reader = ScratchReader(width)
+    fill(reader, load_weights(artifact.path / READER), artifact.path / READER)
+    return reader.requires_grad_(False)

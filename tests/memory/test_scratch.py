@@ -101,7 +101,7 @@ def test_training_finds_what_repeats():
     values it is no better than without memory.
     """
     reader, fresh, told = (
-        train_reader([repeating(seed) for seed in range(1, 9)], WINDOW, epochs=20),
+        train_reader([repeating(seed) for seed in range(1, 9)], D, WINDOW, epochs=20),
         ScratchReader(D),
         repeating(99),
     )
@@ -116,5 +116,17 @@ def test_training_finds_what_repeats():
 
 def test_training_twice_is_the_same():
     told = [repeating(seed) for seed in range(3)]
-    one, two = (train_reader(told, WINDOW, epochs=1).state_dict() for _ in range(2))
+    one, two = (train_reader(told, D, WINDOW, epochs=1).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_training_on_nothing_leaves_it_as_it_begins():
+    assert torch.equal(train_reader([], D, WINDOW).map, torch.eye(D))
+
+
+def test_training_sees_the_beginning_of_long_documents(monkeypatch: pytest.MonkeyPatch):
+    whole = repeating(3)
+    monkeypatch.setattr(scratch, "LONGEST", 20)
+    one = train_reader([whole], D, WINDOW, epochs=1)
+    two = train_reader([Told(*(part[:20] for part in whole))], D, WINDOW, epochs=1)
+    assert torch.equal(one.map, two.map)
