@@ -18,7 +18,7 @@ def main() -> None:
     parser = arguments(__doc__, "artifacts/e3")
     parser.add_argument("--leans", type=float, nargs="+", default=[4.0, 1000.0], help="how many times as often")
     wanted = parser.parse_args()
-    variants = {BASE: {"members": MEMBERS}}
+    variants = {BASE: {"members": MEMBERS, "pretrain": {"lean": 1.0}}}
     variants |= {f"own domain x {lean:g}": {"members": MEMBERS, "pretrain": {"lean": lean}} for lean in wanted.leans}
     show(wanted, compare(wanted, variants, BASE))
 
