@@ -1,5 +1,6 @@
 """The experiments' own parts: what is fitted, what is kept, what is compared."""
 
+import importlib
 import json
 import math
 import sys
@@ -12,10 +13,11 @@ from torch import nn
 
 from nano_think.evaluation.calibration import fit_calibration
 from nano_think.nn.weights import load_weights
+from nano_think.stages.pipeline import PipelineConfig
 from tests.tiny import VOCABULARY, WIDTH, tiny_head
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "experiments"
-NAMES = ("fits", "little", "runs", "speakers", "tables")
+NAMES = ("e2", "e3", "e4", "fits", "little", "runs", "speakers", "tables")
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +106,47 @@ def test_the_sentence_says_since_when_and_what_dense_needs():
     assert needs == "dense reaches its best with 1.50 times its FLOPs"
     table["best"]["X"] = row(1.8, -0.05, 2e6)
     assert "does not reach its best with up to 1.50 times" in tables.catches_up(table, "X")
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "variants"),
+    [
+        ("e2", ["--shares", "0.2", "0.4"], ["table 20%", "table 40%"]),
+        ("e2", ["--shares", "0.2", "0.4", "--equal"], ["table 20%", "table 40%"]),
+        ("e3", ["--leans", "5"], ["all alike", "own domain x 5"]),
+        ("e4", ["--shares", "0.25"], ["frozen", "joint 25%"]),
+    ],
+)
+def test_runs_are_compared_seed_by_seed(
+    script: str, more: list[str], variants: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """With runs that never were: every variant is a configuration that there is, and the table has all of them."""
+    import runs
+
+    asked: list[PipelineConfig] = []
+
+    def outcome(config: PipelineConfig, root: Path) -> object:
+        asked.append(config)
+        dice = np.random.default_rng(len(asked))
+        scorers = (*config.members, "mixture", "static", "uniform", "dense")
+        nats = {name: dice.uniform(50, 100, 30) for name in scorers}
+        return runs.Outcome(nats=nats, members=config.members, bytes=900, flops=1e9)
+
+    monkeypatch.setattr(runs, "outcome", outcome)
+    monkeypatch.setattr(sys, "argv", [script, "--preset", "nano", "--seeds", "1", "2", "--dense", "--json", *more])
+    importlib.import_module(script).main()
+    *_, last = capsys.readouterr().out.splitlines()
+    found = json.loads(last)
+    assert list(found["rows"]) == variants and [config.seed for config in asked] == [1, 1, 2, 2]
+    for name, row in found["rows"].items():
+        assert len(row["bits_per_byte"]["mixture"]) == len(row["bits_per_byte"]["dense"]) == 2
+        assert (row["against"][found["base"]] is None) == (name == found["base"])
+    one, two = asked[:2]
+    spent = [config.pretrain.tokens + config.router.joint_tokens for config in (one, two)]
+    tables = [config.embedding.train.tokens for config in (one, two)]
+    assert (spent[0] == spent[1]) != ("--equal" in more) and (tables[0] != tables[1]) == (script == "e2")
+    if "--equal" in more:
+        assert abs(3 * spent[0] + tables[0] - 3 * spent[1] - tables[1]) <= 3
 
 
 @pytest.mark.slow
