@@ -1,10 +1,13 @@
 """The memory: searching by an exact index, inverted lists and a graph; adding, opening again, and a decode step.
 
-    python benchmarks/memory.py --sizes 10000 100000 1000000 --json
+    python benchmarks/memory.py --sizes 10000 100000 1000000 [--root artifacts] --json
 
-Unit vectors in clusters of about a hundred; queries are members with noise, so that an easy answer exists, as it does
-where a text repeats itself. Kinds of index take turns, one query at a time (`qps`) and all at once (`qps_batch`);
-`recall` is the share of the exact four nearest that are found; `speedup` is qps over that of the exact index (flat).
+Unit vectors in clusters of about a hundred, members at a cosine of about 0.8 to its centre; queries are members with
+noise, so that an easy answer exists, as it does where a text repeats itself. With --root, `own` is the same for the
+newest memory there: its last --queries entries are looked up among the others, without anything made easy. Kinds of
+index take turns, one query at a time (`qps`) and all at once (`qps_batch`); `recall` is the share of the exact four
+nearest that are found; `speedup` and `speedup_batch` are over the exact index (flat); `probes` is the number of lists
+that a query looks into, which the index chooses by measured recall, and `lists` how many there are.
 
 - add_rate: vectors per second until they can be searched, training included.
 - append_rate: entries per second that are acknowledged by a conversation's memory, in turns of 512 and of 32, each on
@@ -36,8 +39,12 @@ def main() -> None:
     found: dict[str, Any] = {"threads": args.threads, "width": args.width, "sizes": {}}
     found["decode_ms"] = 1e3 * decode_seconds(args.preset, args.rounds) if args.preset else None
     for size in args.sizes:
-        found["sizes"][size] = one_size(size, args, found["decode_ms"])
+        found["sizes"][size] = compare(*clustered(size, args.queries, args.width), args, found["decode_ms"])
         show(size, found["sizes"][size])
+    if args.root:
+        keys = own_keys(args.root)
+        found["own"] = compare(keys[: -args.queries], keys[-args.queries :], args, found["decode_ms"])
+        show(len(keys) - args.queries, found["own"], f" of a model of width {keys.shape[1]}")
     logged = [size for size in args.sizes if size <= args.log_up_to]
     if logged:
         found["log"] = log(max(logged), args)
@@ -55,6 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement; medians are told")
     parser.add_argument("--threads", type=int, default=1, help="threads of every library")
     parser.add_argument("--log-up-to", type=int, default=1_000_000, help="largest memory that is written; 0: none")
+    parser.add_argument("--root", type=Path, help="also the newest memory of this artifact root")
     parser.add_argument("--preset", default="seed", help="whose decode step is measured; empty: none")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     return parser.parse_args()
@@ -83,21 +91,33 @@ def timed(job: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, made
 
 
-def one_size(size: int, args: argparse.Namespace, decode_ms: float | None) -> dict[str, Any]:
-    """What is found of each kind of index with so many entries."""
+def own_keys(root: Path) -> Any:
+    """The keys of the newest memory below an artifact root, (S, D), the oldest first."""
+    from nano_think.memory.store import VectorStore
+
+    stores = sorted(root.glob("memory/*/store.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not stores:
+        sys.exit(f"benchmark: {root}: holds no memory; train one with nano-think run --root {root}")
+    return VectorStore.load(stores[-1]).entries.key
+
+
+def compare(keys: Any, queries: Any, args: argparse.Namespace, decode_ms: float | None) -> dict[str, Any]:
+    """What is found of each kind of index over keys (S, D), asked queries (Q, D)."""
     import numpy as np
     from _timing import medians, take_turns
 
     from nano_think.memory.index import Index, search_plainly
 
-    keys, queries = clustered(size, args.queries, args.width)
-    wanted = search_plainly(keys, queries, 4)[1]
+    size, wanted = len(keys), search_plainly(keys, queries, 4)[1]
     indexes, found = {}, {}
     for kind in args.kinds:
         seconds, index = timed(lambda kind=kind: Index(keys, kind))
         hits = [len(set(got) & set(best)) for got, best in zip(index.search(queries, 4)[1], wanted, strict=True)]
         indexes[kind] = index
-        found[kind] = {"add_rate": size / seconds, "recall": float(np.mean(hits)) / 4, "probes": index.probes}
+        found[kind] = {"add_rate": size / seconds, "recall": float(np.mean(hits)) / 4}
+        lists = index.lists()
+        if lists:
+            found[kind] |= {"lists": len(lists.centre), "probes": lists.probes}
     # Of the exact index over many entries a few queries tell as much.
     few = queries[: max(10, min(args.queries, 20_000_000 // size))]
     single = take_turns(
@@ -108,14 +128,15 @@ def one_size(size: int, args: argparse.Namespace, decode_ms: float | None) -> di
     for kind in indexes:
         found[kind] |= {"qps": len(few) / medians(single)[kind], "qps_batch": len(few) / medians(batch)[kind]}
         if "flat" in found:
-            found[kind]["speedup"] = found[kind]["qps"] / found["flat"]["qps"]
+            for way in ("", "_batch"):
+                found[kind][f"speedup{way}"] = found[kind][f"qps{way}"] / found["flat"][f"qps{way}"]
         if decode_ms:
             found[kind]["retrieval_share"] = 1e3 / found[kind]["qps"] / decode_ms
     return found
 
 
-def show(size: int, found: dict[str, Any]) -> None:
-    print(f"{size:,} entries")
+def show(size: int, found: dict[str, Any], what: str = "") -> None:
+    print(f"{size:,} entries{what}")
     for kind, values in found.items():
         print(f"    {kind:5}" + "  ".join(f"{name} {value:,.4g}" for name, value in values.items()), flush=True)
 

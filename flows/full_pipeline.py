@@ -16,8 +16,10 @@ from nano_think.stages.artifact import Artifact
 from nano_think.stages.outlook import ready
 from nano_think.stages.pipeline import Node, load, load_code, plan, title
 from nano_think.stages.pretrain import Pretrain
+from nano_think.stages.router import RouterStage
 from nano_think.stages.selection import Selection
 from nano_think.stages.session import Session, open_session
+from nano_think.stages.stage import Stage
 from tasks.added import added
 from tasks.calibration import calibration
 from tasks.dense import dense
@@ -35,6 +37,8 @@ STAGES: tuple[Task[..., Artifact], ...] = (
     ingest, tokenizer, tokens, embedding, router, dense, calibration, memory, evaluate, report,
 )  # fmt: skip
 TASKS = {task.name: task for task in STAGES}
+KINDS: dict[type[Stage], Task[..., Artifact]] = {Pretrain: pretrain, RouterStage: router}
+"""The tasks of stages that a run may have several of."""
 
 
 @flow(name="full-pipeline", flow_run_name="{preset}", validate_parameters=False, persist_result=False)
@@ -75,7 +79,7 @@ def walk(
     for name, node in nodes.items():
         made = results({need: submitted[need] for need in node.needs if need in submitted})
         inputs = {need: made[need] if need in made else given[need] for need in node.needs}
-        task = pretrain if isinstance(node.stage, Pretrain) else tasks.get(name, added)
+        task = KINDS.get(type(node.stage)) or tasks.get(name, added)
         submitted[name] = task.submit(node.stage, inputs, session.root, context)
     return results(submitted)
 

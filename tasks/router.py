@@ -10,7 +10,7 @@ from nano_think.stages.stage import Context
 from tasks import OPTIONS
 
 
-@task(name="router", task_run_name="router", **OPTIONS)
+@task(name="router", task_run_name="{stage.name}", **OPTIONS)
 def router(stage: RouterStage, inputs: dict[str, Artifact], root: Path, context: Context) -> Artifact:
     """Train the router over the frozen experts, or return the finished artifact of the same key."""
     return stage.run(root, inputs, context)

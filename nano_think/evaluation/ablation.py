@@ -6,6 +6,7 @@ import numpy as np
 
 from nano_think.evaluation.bootstrap import interval, resampled_totals
 from nano_think.evaluation.scorers import CALIBRATED
+from nano_think.evaluation.scratch import LATE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,8 @@ def ablation(frame: "pd.DataFrame", experts: list[str], seed: int = 0) -> dict[s
     over the other's calibrated bits, less 1, and its 95% interval over documents; None without calibration or without
     the other.
     """
-    names = [name for name in frame.columns if name not in NOT_ROWS and not name.startswith(("weight.", CALIBRATED))]
+    others = ("weight.", LATE, CALIBRATED)
+    names = [name for name in frame.columns if name not in NOT_ROWS and not name.startswith(others)]
     known = [name for name in names if CALIBRATED + name in frame.columns]
     sums_NC = frame[[CALIBRATED + name for name in known]].to_numpy(float)
     total_C, drawn_SC = sums_NC.sum(axis=0), resampled_totals(sums_NC, seed=seed)

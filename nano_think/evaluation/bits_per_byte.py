@@ -11,6 +11,7 @@ from nano_think.core.errors import InputError
 from nano_think.evaluation.memories import Memories, score_memories
 from nano_think.evaluation.reading import Document, Reading, read
 from nano_think.evaluation.scorers import CALIBRATED, Controls
+from nano_think.evaluation.scratch import score_scratch
 from nano_think.memory.store import VectorStore
 from nano_think.models.chat import Model
 
@@ -41,7 +42,7 @@ def score(
     frames = []
     control = memories.store.shuffled(seed) if memories else None
     for reading in read(model, documents, window, controls):
-        more = _with_memories(reading, memories, control, seed) if memories and control is not None else {}
+        more = _with_memories(reading, memories, control, window, seed) if memories and control is not None else {}
         frames.append(_by_document(reading, reading.nats | more, model.names))
         note(len(reading.target))
         watch(reading)
@@ -51,7 +52,9 @@ def score(
     return frame
 
 
-def _with_memories(reading: Reading, memories: Memories, control: VectorStore, seed: int) -> dict[str, torch.Tensor]:
+def _with_memories(
+    reading: Reading, memories: Memories, control: VectorStore, window: int, seed: int
+) -> dict[str, torch.Tensor]:
     """The mixture's nats with each memory, plain and, where the mixture is calibrated, with the same gates on top of
     that.
     """
@@ -60,7 +63,7 @@ def _with_memories(reading: Reading, memories: Memories, control: VectorStore, s
         calibrated = dataclasses.replace(reading, nats={"mixture": reading.nats[CALIBRATED + "mixture"]})
         more = score_memories(calibrated, memories, control, seed)
         found |= {CALIBRATED + name: values for name, values in more.items()}
-    return found
+    return found | (score_scratch(reading, memories.reader, window, seed) if memories.reader else {})
 
 
 def _by_document(reading: Reading, nats: dict[str, torch.Tensor], names: list[str]) -> "pd.DataFrame":

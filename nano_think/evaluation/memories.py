@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nano_think.evaluation.reading import Reading
 from nano_think.memory.read import NEIGHBOURS, Gate, Neighbours, earlier_in_document, fit_gate, mixed_nll, to_key
+from nano_think.memory.scratch import ScratchReader
 from nano_think.memory.store import VectorStore
 
 BLOCK = 512
@@ -20,11 +21,14 @@ BLOCK = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Memories:
-    """The persistent store and the gates of both memories, fitted on the validation split."""
+    """The persistent store and the gates of both memories, fitted on the validation split; and a trained way to read
+    the scratch memory, if there is one.
+    """
 
     store: VectorStore
     persistent: Gate = Gate()
     scratch: Gate = Gate()
+    reader: ScratchReader | None = None
 
 
 def search(store: VectorStore, reading: Reading) -> Neighbours:

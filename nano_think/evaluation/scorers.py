@@ -4,7 +4,7 @@ B batch, T tokens, D model width, K experts
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from nano_think.nn.documents import number_documents
 
 LEFT_OUT, WITHOUT = "diffuser", "without_diffuser"
 """The member whose contribution has a row of its own, and that row."""
+ROUTER, SECOND = "router_", "router_second"
+"""What the rows of other routers begin with, and that of a mixture with a second transformer in that member's place."""
 CALIBRATED = "calibrated."
 """What the columns of calibrated figures begin with."""
 
@@ -31,26 +33,37 @@ class Controls:
     """The transformer of equal parameters and training FLOPs."""
     static: tuple[float, ...] = ()
     """A weight for each expert that is the same at every token, times one scale; empty where there is none."""
+    rivals: Mapping[str, NanoThink] = field(default_factory=dict)
+    """Other mixtures that weigh hidden states, by scorer; an expert that has the name of one of the model's is that
+    one."""
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Controls":
         """The same, its model on a device."""
         dense = self.dense.to(device) if self.dense else None
-        return Controls(dense=dense, static=self.static, calibrations=self.calibrations)
+        return replace(self, dense=dense, rivals={name: one.to(device) for name, one in self.rivals.items()})
 
 
 def speakers(model: Model, controls: Controls | None) -> list[str]:
     """Who speaks, in the order of the tables.
 
-    Each expert alone; "uniform", their equal sum; "mixture", the router's. With controls also "static";
-    "without_diffuser", the router as it is, with that expert's weight removed and the others' divided by their sum; and
-    "dense".
+    Each expert alone; "uniform", their equal sum; "mixture", the router's. With controls also "static"; other
+    mixtures; "without_diffuser", the router as it is, with that expert's weight removed and the others' divided by
+    their sum; and "dense".
     """
     if controls is None:
         return [*model.names, "uniform", "mixture"]
     static = ["static"] if controls.static else []
     left_out = [WITHOUT] if LEFT_OUT in model.names and len(model.names) > 1 else []
-    return [*model.names, "uniform", *static, *left_out, "mixture", *(["dense"] if controls.dense else [])]
+    return [
+        *model.names,
+        "uniform",
+        *static,
+        *controls.rivals,
+        *left_out,
+        "mixture",
+        *(["dense"] if controls.dense else []),
+    ]
 
 
 def columns(model: Model, controls: Controls | None) -> list[str]:
@@ -91,8 +104,20 @@ def _hidden(name: str, model: Model, routed: Routed, inputs_BT: Tensor, controls
     assert controls
     if name == "static":
         return weighted_sum(routed.weights.new_tensor(controls.static).expand_as(routed.weights), routed.streams)
+    if name in controls.rivals:
+        return _fused(controls.rivals[name], model, routed, inputs_BT)
     assert name == "dense" and controls.dense
     return controls.dense(model.head.embed(inputs_BT), number_documents(inputs_BT, model.start_token))
+
+
+def _fused(rival: NanoThink, model: Model, routed: Routed, inputs_BT: Tensor) -> Tensor:
+    """The fused hidden of another mixture, (B, T, D); only experts that the model has not are computed."""
+    x_BTD, documents_BT = model.head.embed(inputs_BT), number_documents(inputs_BT, model.start_token)
+    streams = [
+        routed.streams[:, :, model.names.index(name)] if name in model.names else expert(x_BTD, documents_BT)
+        for name, expert in rival.experts.items()
+    ]
+    return rival(inputs_BT, None, torch.stack(streams, dim=2)).hidden
 
 
 def without(weights_BTK: Tensor, k: int) -> Tensor:

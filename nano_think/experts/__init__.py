@@ -119,6 +119,14 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def kind_of(name: str) -> str:
+    """The kind of the expert called `name`: its name, and of a further one of a kind, "transformer_2", what stands
+    before the number.
+    """
+    before, _, number = name.rpartition("_")
+    return before if number.isdecimal() and int(number) > 1 and name not in EXPERTS else name
+
+
 def build_expert(name: str, config: ExpertConfig, width: int) -> Expert:
     """The expert called `name`, freshly initialised from torch's global generator."""
-    return EXPERTS[name](config, width)  # type: ignore[call-arg]
+    return EXPERTS[kind_of(name)](config, width)  # type: ignore[call-arg]

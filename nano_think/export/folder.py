@@ -11,7 +11,7 @@ from nano_think.core.errors import UsageError, storage
 from nano_think.core.files import write_json, write_text
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.data.tokenizer_chat import ASSISTANT_END
-from nano_think.experts import EXPERTS
+from nano_think.experts import EXPERTS, kind_of
 from nano_think.export.flatten import flattened
 from nano_think.models.checkpoint import WEIGHTS, ModelShape
 from nano_think.models.think import NanoThink
@@ -38,7 +38,8 @@ def write_folder(out: Path, model: NanoThink, shape: ModelShape, source: Path, t
         for name in TOKENIZER:
             shutil.copyfile(source / name, out / name)
     end = tokenizer.special[ASSISTANT_END]
-    experts = {EXPERTS[name].__module__: EXPERTS[name].__name__ for name in shape.experts}
+    kinds = [EXPERTS[kind_of(name)] for name in shape.experts]
+    experts = {kind.__module__: kind.__name__ for kind in kinds}
     for name, text in flattened(experts).items():
         write_text(out / name, text)
     write_json(out / "config.json", _config(shape, end))

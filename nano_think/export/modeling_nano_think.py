@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from nano_think.experts import EXPERTS, build_expert
+from nano_think.experts import EXPERTS, build_expert, kind_of
 from nano_think.export.configuration_nano_think import NanoThinkConfig
 from nano_think.heads.language import LanguageHead
 from nano_think.models.think import NanoThink, Routed, Router, RouterConfig
@@ -83,8 +83,7 @@ class NanoThinkForCausalLM(PreTrainedModel, GenerationMixin):
 def build(config: NanoThinkConfig) -> NanoThink:
     """The mixture of a configuration, with an empty head."""
     head = LanguageHead(torch.zeros(config.vocab_size, config.width), torch.zeros(config.vocab_size))
-    experts = {
-        name: build_expert(name, EXPERTS[name].Config(**shape), config.width) for name, shape in config.experts.items()
-    }
+    kinds = {name: EXPERTS[kind_of(name)].Config for name in config.experts}
+    experts = {name: build_expert(name, kinds[name](**shape), config.width) for name, shape in config.experts.items()}
     router = Router(RouterConfig(**config.router), config.width, len(experts))
     return NanoThink(head, experts, router, config.start_token)

@@ -9,7 +9,7 @@ import torch
 from nano_think.core.config import parse, to_dict
 from nano_think.core.errors import ArtifactError, UsageError
 from nano_think.core.files import read_json, write_json
-from nano_think.experts import EXPERTS, ExpertConfig, build_expert
+from nano_think.experts import EXPERTS, ExpertConfig, build_expert, kind_of
 from nano_think.heads.language import LanguageHead
 from nano_think.models.chat import Chat, ChatShape, Model, build_chat
 from nano_think.models.think import NanoThink, Router, RouterConfig
@@ -36,7 +36,8 @@ class ModelShape:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str) -> "ModelShape":
-        experts = {name: parse(EXPERTS[name].Config, config, where) for name, config in values["experts"].items()}
+        kinds = {name: EXPERTS[kind_of(name)].Config for name in values["experts"]}
+        experts = {name: parse(kinds[name], config, where) for name, config in values["experts"].items()}
         return cls(**values | {"router": parse(RouterConfig, values["router"], where), "experts": experts})
 
 

@@ -20,16 +20,24 @@ NAMES = {
     "uniform": "plain average",
     "static": "static weights",
     "mixture": "mixture (the router)",
+    "router_static": "router: static, trained",
+    "router_mean": "router: running mean",
+    "router_token": "router: token",
+    "router_expert": "router: token and experts",
+    "router_second": "second transformer for the diffuser",
     "oracle": "oracle (not a model)",
     "persistent": "mixture + persistent memory",
     "persistent_shuffled": "the same, values shuffled (control)",
     "scratch": "mixture + scratch memory",
     "scratch_shuffled": "the same, values shuffled (control)",
+    "scratch_trained": "mixture + trained scratch memory",
+    "scratch_trained_shuffled": "the same, values shuffled (control)",
     "dense": "dense control",
 }
-NOT_MODELS = ("oracle", "persistent_shuffled", "scratch_shuffled")
-WITH_MEMORY = ("persistent", "scratch")
-LAST = ("mixture", "dense", "persistent", "persistent_shuffled", "scratch", "scratch_shuffled", "oracle")
+WITH_MEMORY = ("persistent", "scratch", "scratch_trained")
+CONTROLS = tuple(f"{name}_shuffled" for name in WITH_MEMORY)
+NOT_MODELS = ("oracle", *CONTROLS)
+LAST = ("mixture", "dense", *(row for name in WITH_MEMORY for row in (name, f"{name}_shuffled")), "oracle")
 HEAD = (
     "model", "calibrated", "plain", "against best expert", "against dense", "parameters", "training FLOPs",
     "trainings", "critical path",

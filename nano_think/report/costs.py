@@ -1,6 +1,7 @@
 """What each row of the ablation table costs: parameters, training FLOPs, time, and the longest way to it."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 BEFORE = ("ingest", "tokenizer", "tokens", "embedding")
@@ -8,12 +9,14 @@ BEFORE = ("ingest", "tokenizer", "tokens", "embedding")
 
 
 def costs(
-    members: Sequence[str], parameters: Mapping[str, int], flops: Mapping[str, float], seconds: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
+    members: Sequence[str], parameters: Mapping[str, int], flops: Mapping[str, float], seconds: Mapping[str, float],
+    rivals: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> dict[str, dict[str, float]]:  # fmt: skip
     """Scorer -> {parameters, flops, seconds, critical}, from the same by training.
 
     parameters: that are trained, without the shared table. seconds: of its trainings, each counted in full. critical:
     from text to the model if the experts train side by side: what comes before, the longest expert, the router.
+    rivals: the members of other mixtures, by scorer, which is also the name of their router's training.
     """
     before = sum(seconds.get(name, 0.0) for name in BEFORE)
 
@@ -30,11 +33,13 @@ def costs(
     found = {name: cost([name]) for name in members}
     found |= {name: cost(members) for name in ("uniform", "static")}
     found["mixture"] = cost(members, "router")
+    found |= {name: cost(theirs, name) for name, theirs in rivals.items()}
     for name in members if len(members) > 1 else ():
         found[f"without_{name}"] = cost([other for other in members if other != name], "router")
     kept = cost(members, "router", *(["memory"] if "memory" in seconds else []))
     found |= {"persistent": kept, "persistent_shuffled": kept}
     found |= {"scratch": found["mixture"], "scratch_shuffled": found["mixture"]}
+    found |= {"scratch_trained": kept, "scratch_trained_shuffled": kept}
     if "dense" in flops:
         found["dense"] = cost(["dense"])
     return found

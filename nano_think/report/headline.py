@@ -127,9 +127,24 @@ def memory(data: ReportData) -> str:
         return (
             "Scratch memory holds one document's own earlier tokens and is dropped at its end; persistent memory was "
             "built beforehand, from text that is not scored here. The shuffled control reads the same entries with "
-            "their values dealt out anew: a gain that survives it is no memory."
+            "their values dealt out anew: a gain that survives it is no memory." + _beyond(data)
         )
     return "Memory: not measured in this run."
+
+
+def _beyond(data: ReportData) -> str:
+    """What remembering changes where the model cannot look back; empty where that was not measured."""
+    found = data.results.get("beyond_window")
+    if not found:
+        return ""
+    memory, shuffled = (
+        "{change:+.1%} ({low:+.1%} to {high:+.1%})".format(**found[name]).replace("-", "\u2212")
+        for name in ("memory", "shuffled")
+    )
+    return (
+        f" Behind the first window of the {found['documents']} documents that are longer, remembering all earlier "
+        f"windows changes the bits by {memory}, with values shuffled by {shuffled}."
+    )
 
 
 def duration(data: ReportData) -> str:

@@ -1,8 +1,10 @@
 """The mixture, its controls and held-out text -> what makes them comparable: each one's calibration, static weights."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,8 +16,11 @@ from nano_think.data.tokens import TokenSet
 from nano_think.evaluation.calibration import Calibration, fit_calibration, fit_static
 from nano_think.evaluation.documents import split_documents
 from nano_think.evaluation.reading import Document, read_states
-from nano_think.evaluation.scorers import Controls
+from nano_think.evaluation.scorers import ROUTER, Controls
+from nano_think.experts import Expert
 from nano_think.models.chat import Model
+from nano_think.models.checkpoint import load_mixture
+from nano_think.models.think import NanoThink
 from nano_think.stages.artifact import Artifact, ancestor, newest
 from nano_think.stages.dense import load_dense
 from nano_think.stages.memory import load_on_device
@@ -60,8 +65,8 @@ class CalibrationStage(Stage):
         device, window = model.head.table.device, self.config.space.window
         states, target_N = read_states(model, self._documents(inputs, "router"), window)
         streams_NKD = torch.stack([states[name] for name in model.names], dim=1)
-        dense = load_dense(inputs["dense"]) if "dense" in inputs else None
-        controls = Controls(dense=dense, static=fit_static(model.head, streams_NKD, target_N)).to(device)
+        static = fit_static(model.head, streams_NKD, target_N)
+        controls = Controls(dense=_dense(inputs.get("dense")), static=static, rivals=load_rivals(inputs)).to(device)
         states, target_N = read_states(model, self._documents(inputs, "validation"), window, controls)
         fitted = {name: fit_calibration(model.head, hidden_ND, target_N) for name, hidden_ND in states.items()}
         found = {
@@ -81,7 +86,18 @@ class CalibrationStage(Stage):
         return found
 
 
-def load_controls(fitted: Artifact, dense: Artifact | None, model: Model) -> Controls:
+def _dense(artifact: Artifact | None) -> Expert | None:
+    return load_dense(artifact) if artifact else None
+
+
+def load_rivals(inputs: Mapping[str, Artifact]) -> dict[str, NanoThink]:
+    """The mixtures among some artifacts that are there to be compared with, by scorer."""
+    return {name: load_mixture(one.path)[0] for name, one in inputs.items() if name.startswith(ROUTER)}
+
+
+def load_controls(
+    fitted: Artifact, dense: Artifact | None, model: Model, rivals: Mapping[str, NanoThink] = MappingProxyType({})
+) -> Controls:
     """What a mixture is compared with, on the mixture's device."""
     values = read_json(fitted.path / FITTED)
     try:
@@ -89,12 +105,14 @@ def load_controls(fitted: Artifact, dense: Artifact | None, model: Model) -> Con
         calibrations = {name: Calibration(**one) for name, one in values["calibrations"].items()}
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{fitted.path / FITTED}: not a calibration ({error}); run the pipeline again") from None
-    controls = Controls(dense=load_dense(dense) if dense else None, static=static, calibrations=calibrations)
+    controls = Controls(dense=_dense(dense), static=static, calibrations=calibrations, rivals=rivals)
     return controls.to(model.head.table.device)
 
 
 def find_controls(artifact: Artifact, model: Model) -> Controls | None:
-    """The controls of the newest calibration that lies beside a mixture and was fitted for it; None without one."""
+    """The controls of the newest calibration that lies beside a mixture and was fitted for it, but for other mixtures;
+    None without one.
+    """
     fitted = newest(artifact.path.resolve().parent.parent, "calibration", router=artifact)
     if fitted is None:
         return None

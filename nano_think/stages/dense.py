@@ -16,7 +16,7 @@ from nano_think.models.dense import KIND, match_parameters, match_tokens
 from nano_think.models.embedder import load_head
 from nano_think.nn.weights import fill, load_weights, save_weights
 from nano_think.stages.artifact import Artifact
-from nano_think.stages.mixture import RouterJob, shape_of, training_of
+from nano_think.stages.mixture import JOINT, RouterJob, joint_training_of, shape_of, training_of
 from nano_think.stages.pretrain import Pretrain, PretrainJob
 from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Inputs
@@ -97,6 +97,10 @@ def mixture_cost(job: DenseJob, tokens: Artifact, head: LanguageHead, trainer: T
     objective = RouterObjective(model, settings.expert_dropout, settings.entropy)
     training = training_of(job.router, tokens)
     flops += trainer.flops_per_token(objective, tokens, "router", training) * training.whole_tokens(window)
+    if settings.joint_tokens:
+        model.thaw()
+        training = joint_training_of(job.router)
+        flops += trainer.flops_per_token(objective, tokens, JOINT, training) * training.whole_tokens(window)
     return {"parameters": parameters + count_parameters(model.router), "flops": flops}
 
 

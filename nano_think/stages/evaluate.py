@@ -14,11 +14,13 @@ from nano_think.evaluation.ablation import ablation
 from nano_think.evaluation.bits_per_byte import score, summarise
 from nano_think.evaluation.documents import split_documents
 from nano_think.evaluation.routing import Routing, token_classes
+from nano_think.evaluation.scorers import CALIBRATED
+from nano_think.evaluation.scratch import beyond_window
 from nano_think.inference.engine import Engine
 from nano_think.inference.request import Request
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.models.think import NanoThink
-from nano_think.stages.calibration import load_controls
+from nano_think.stages.calibration import load_controls, load_rivals
 from nano_think.stages.memory import load_memories, load_on_device
 from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Context, Inputs, Stage
@@ -64,12 +66,13 @@ class Evaluate(Stage):
             raise InputError("the test split is empty; give more text or raise ingest.test_fraction")
         model = load_on_device(inputs["router"], job)
         documents = split_documents(tokens, job.evaluate.max_tokens, seed=0)
-        controls = load_controls(inputs["calibration"], inputs.get("dense"), model)
+        controls = load_controls(inputs["calibration"], inputs.get("dense"), model, load_rivals(inputs))
         tokenizer, memories = Tokenizer.load(inputs["router"].path), load_memories(inputs["memory"])
         routing = Routing(model.names, token_classes(tokenizer))
         frame = score(model, documents, job.space.window, memories, controls=controls, watch=routing.add)
         results = summarise(frame, model.names)
         results |= {"ablation": ablation(frame, model.names), "routing": routing.figures()}
+        results |= {"beyond_window": beyond_window(frame, CALIBRATED) or beyond_window(frame)}
         write_json(out / RESULTS, results)
         frame.to_parquet(out / DOCUMENTS)
         table_of(results).to_parquet(out / TABLE)

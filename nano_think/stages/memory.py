@@ -16,16 +16,19 @@ from nano_think.data.tokens import TokenSet
 from nano_think.evaluation.documents import split_documents
 from nano_think.evaluation.memories import Memories, fit_memories
 from nano_think.evaluation.reading import Reading, read
+from nano_think.evaluation.scratch import fit_reader
 from nano_think.memory.entries import Entries
 from nano_think.memory.read import Gate, to_key
+from nano_think.memory.scratch import ScratchReader
 from nano_think.memory.store import VectorStore
 from nano_think.models.checkpoint import load_mixture
 from nano_think.models.think import NanoThink
+from nano_think.nn.weights import fill, load_weights, save_weights
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Context, Inputs, Stage
 
-STORE, GATES = "store.safetensors", "gates.json"
+STORE, GATES, READER = "store.safetensors", "gates.json", "scratch.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +67,8 @@ class Memory(Stage):
         memories = fit_memories(store, fitted)
         gates = {name: dataclasses.asdict(getattr(memories, name)) for name in ("persistent", "scratch")}
         write_json(out / GATES, gates)
+        reader = fit_reader(written, job.space.window)
+        save_weights(out / READER, reader.state_dict())
         return {"entries": len(store), "fitted_on": sum(len(reading.target) for reading in fitted), "gates": gates}
 
     def _read(self, model: NanoThink, tokens: TokenSet, most: int) -> list[Reading]:
@@ -97,4 +102,14 @@ def load_memories(artifact: Artifact) -> Memories:
     """The store and the gates of a memory artifact; `ArtifactError` if it was not built by the model that it names."""
     gates = read_json(artifact.path / GATES)
     store = VectorStore.load(artifact.path / STORE, artifact.manifest["inputs"]["router"]["digest"])
-    return Memories(store=store, persistent=Gate(**gates["persistent"]), scratch=Gate(**gates["scratch"]))
+    gate = {name: Gate(**gates[name]) for name in ("persistent", "scratch")}
+    return Memories(store=store, reader=_reader(artifact, store.entries.width), **gate)
+
+
+def _reader(artifact: Artifact, width: int) -> ScratchReader | None:
+    """How the scratch memory is read; None from an artifact that is older than that."""
+    if READER not in artifact.manifest["files"]:
+        return None
+    reader = ScratchReader(width)
+    fill(reader, load_weights(artifact.path / READER), artifact.path / READER)
+    return reader.requires_grad_(False)

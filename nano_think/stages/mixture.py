@@ -11,6 +11,9 @@ from nano_think.stages.artifact import Artifact
 from nano_think.stages.space import Job
 from nano_think.training.loop import TrainConfig
 
+JOINT = "train+router"
+"""The splits that experts and router are trained on together."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RouterTrainConfig(Config):
@@ -26,9 +29,12 @@ class RouterTrainConfig(Config):
     """Chance that a window goes without one of the experts while training (0 to 1)."""
     entropy: float = 0.01
     """Bonus for the entropy of the weights at the start; it fades within the first fifth of the training (nats)."""
-    cache_bytes: int = 4_000_000_000
+    joint_tokens: int = 0
+    """Tokens of a last training in which the experts learn together with the router, on both their splits; 0 leaves the
+    experts as they are (tokens)."""
+    cache_bytes: int = 8_000_000_000
     """Most room on the disk for what the experts make of the routing split, which then is computed once and read back
-    in later epochs; 0 computes it at every step (bytes)."""
+    in later epochs, with the experts' logits where there is room for them too; 0 computes it at every step (bytes)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,12 +43,19 @@ class RouterJob(Job):
 
     router: RouterTrainConfig
     members: tuple[str, ...]
+    name: str = "router"
+    """"router", or what a router is called that is trained to be compared with it."""
 
 
 def training_of(job: RouterJob, tokens: Artifact) -> TrainConfig:
     """The router's training, no longer than the routing split allows."""
     most = int(job.router.max_epochs * len(TokenSet.open(tokens.path, "router")))
     return replace(job.router.train, tokens=min(job.router.train.tokens, max(1, most)))
+
+
+def joint_training_of(job: RouterJob) -> TrainConfig:
+    """The last training of experts and router together, by the router's settings."""
+    return replace(job.router.train, tokens=job.router.joint_tokens)
 
 
 def shape_of(job: RouterJob, tokens: Artifact, experts: dict[str, ExpertConfig]) -> ModelShape:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -15,10 +15,12 @@ from nano_think.core.errors import UsageError, nearest
 from nano_think.data.ingest import IngestConfig
 from nano_think.data.loader import Lean
 from nano_think.data.tokenizer import TokenizerConfig
-from nano_think.experts import EXPERTS, build_expert, count_parameters
+from nano_think.evaluation.scorers import LEFT_OUT, ROUTER, SECOND
+from nano_think.experts import EXPERTS, build_expert, count_parameters, kind_of
 from nano_think.models.dense import KIND, match_parameters
 from nano_think.models.embedder import Embedder
 from nano_think.models.think import Router
+from nano_think.nn.blend import BlendKind
 from nano_think.stages.added import ADDED
 from nano_think.stages.calibration import CalibrationConfig, CalibrationJob, CalibrationStage
 from nano_think.stages.dense import Dense, DenseJob
@@ -39,12 +41,12 @@ from nano_think.stages.tokens import Tokens, TokensConfig
 # An expert's name is also the name of its stage and of its rows in every table.
 TAKEN = {
     "ingest", "tokenizer", "tokens", "embedding", "router", "dense", "calibration", "memory", "evaluate", "report",
-    "uniform", "static", "without_diffuser", "mixture", "oracle",
+    "uniform", "static", "without_diffuser", "mixture", "oracle", SECOND,
 }  # fmt: skip
 assert not TAKEN & set(EXPERTS), f"experts cannot be called {sorted(TAKEN & set(EXPERTS))}"
 assert not (TAKEN | set(EXPERTS)) & set(ADDED), f"added stages cannot be called {sorted(TAKEN | set(EXPERTS))}"
 
-Controls = Literal["none", "dense"]
+Controls = Literal["none", "dense", "all"]
 
 # One field per registered expert: a new file in experts/ adds its own, and with it its flags and its keys in presets.
 Experts: Any = make_dataclass(
@@ -68,7 +70,8 @@ class PipelineConfig(Config):
     seed: int = 1
     """Seed of the whole run; every stage has its own branch of it."""
     members: tuple[str, ...] = tuple(EXPERTS)
-    """The experts that are trained and mixed, by name."""
+    """The experts that are trained and mixed, by name; "transformer_2" is a second transformer from another seed, of
+    the first one's shape."""
     space: SpaceConfig = SpaceConfig()
     """What all parts share."""
     compute: ComputeConfig = ComputeConfig()
@@ -89,8 +92,9 @@ class PipelineConfig(Config):
     router: RouterTrainConfig = RouterTrainConfig()
     """The router and its training."""
     controls: Controls = "dense"
-    """What is trained to compare with: nothing ("none"), or a transformer of equal parameters and equal training FLOPs,
-    which takes about as much computation as all of them together ("dense")."""
+    """What is trained to compare with: nothing ("none"); a transformer of equal parameters and equal training FLOPs,
+    which takes about as much computation as all of them together ("dense"); or also every other kind of router, and a
+    mixture with a second transformer in the diffuser's place ("all")."""
     calibration: CalibrationConfig = CalibrationConfig()
     """What makes figures comparable."""
     memory: MemoryConfig = MemoryConfig()
@@ -101,13 +105,19 @@ class PipelineConfig(Config):
     """What each added stage is told."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.members if name not in EXPERTS]
+        unknown = [name for name in self.members if kind_of(name) not in EXPERTS]
         if unknown:
             raise ValueError(f"members: unknown expert '{unknown[0]}'.{nearest(unknown[0], EXPERTS)}")
         if self.at_once < 0:
             raise ValueError(f"at_once: wanted 0 or more, got {self.at_once}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: wanted 0 to {2**63 - 1}, got {self.seed}")
+        if self.controls == "all" and self.router.model.fusion != "hidden":
+            raise ValueError(
+                "controls: 'all' compares routers that weigh hidden states; wanted router.model.fusion hidden"
+            )
+        if self.router.joint_tokens and self.compute.processes > 1:
+            raise ValueError("router.joint_tokens: is trained by one process; set compute.processes 1")
         if not self.members or len(set(self.members)) < len(self.members):
             raise ValueError(f"members: wanted one or more different experts, got {list(self.members)}")
         self._build_without_numbers()
@@ -121,8 +131,8 @@ class PipelineConfig(Config):
                 Embedder(self.embedding.model, self.space.width, torch.zeros(self.tokenizer.vocab_size))
                 parts: list[nn.Module] = [Router(self.router.model, self.space.width, len(self.members))]
                 for name in self.members:
-                    parts.append(build_expert(name, getattr(self.experts, name), self.space.width))
-            if self.controls == "dense":
+                    parts.append(build_expert(name, getattr(self.experts, kind_of(name)), self.space.width))
+            if self.controls != "none":
                 match_parameters(sum(map(count_parameters, parts)), self.space.width, getattr(self.experts, KIND))
         except AssertionError as error:
             raise ValueError(f"shapes that do not fit: {error}") from None
@@ -192,21 +202,20 @@ def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
         "embedding": Node(Embedding(embedding), ("tokens",)),
     }
     router = RouterJob(space=space, seed=seed, compute=alone, router=config.router, members=config.members)
-    experts = []
-    for number, kind in enumerate(config.members):
-        train = config.pretrain
-        lean = None if train.lean == 1 else Lean(reader=number, readers=len(config.members), by=train.lean)
-        expert = getattr(config.experts, kind)
-        job = PretrainJob(space=space, seed=seed, compute=shared, kind=kind, expert=expert, train=train, lean=lean)
-        nodes[kind] = Node(Pretrain(job), ("tokens", "embedding"))
-        experts.append(job)
-    controls: tuple[str, ...] = ()
-    if config.controls == "dense":
-        base = getattr(config.experts, KIND)
-        dense = DenseJob(space=space, seed=seed, compute=shared, experts=tuple(experts), router=router, base=base)
+    others = rivals(router) if config.controls == "all" else []
+    trained: dict[str, PretrainJob] = {}
+    for one in (router, *others):
+        for reader, name in enumerate(one.members):
+            trained.setdefault(name, _expert(config, name, shared, reader))
+    nodes |= {name: Node(Pretrain(job), ("tokens", "embedding")) for name, job in trained.items()}
+    controls = tuple(one.name for one in others)
+    if config.controls != "none":
+        base, jobs = getattr(config.experts, KIND), tuple(trained[name] for name in config.members)
+        dense = DenseJob(space=space, seed=seed, compute=shared, experts=jobs, router=router, base=base)
         nodes["dense"] = Node(Dense(dense), ("tokens", "embedding"))
-        controls = ("dense",)
-    nodes["router"] = Node(RouterStage(router), ("tokenizer", "tokens", "embedding", *config.members))
+        controls = ("dense", *controls)
+    for one in (router, *others):
+        nodes[one.name] = Node(RouterStage(one), ("tokenizer", "tokens", "embedding", *one.members))
     memory = MemoryJob(space=space, seed=seed, compute=alone, memory=config.memory)
     nodes["memory"] = Node(Memory(memory), ("tokens", "router"))
     calibration = CalibrationJob(space=space, seed=seed, compute=alone, calibration=config.calibration)
@@ -231,3 +240,29 @@ def _add(nodes: dict[str, Node], config: PipelineConfig, job: Job) -> None:
             raise UsageError(f"{', '.join(waiting)}: needs {', '.join(wanted)}, which this run does not have")
         stage = waiting.pop(name)
         nodes[name] = Node(stage.planned(getattr(config.added, name), job), stage.needs)
+
+
+def _expert(config: PipelineConfig, name: str, compute: ComputeConfig, reader: int) -> PretrainJob:
+    """The training of the expert called `name`, which leans to the domains of that reader, if to any."""
+    kind, train = kind_of(name), config.pretrain
+    lean = None if train.lean == 1 else Lean(reader=reader, readers=len(config.members), by=train.lean)
+    return PretrainJob(
+        space=config.space, seed=config.seed, compute=compute, kind=kind, expert=getattr(config.experts, kind),
+        train=train, lean=lean, number=1 if name == kind else int(name.removeprefix(f"{kind}_")),
+    )  # fmt: skip
+
+
+def rivals(router: RouterJob) -> list[RouterJob]:
+    """The routers that a run's own is compared with: the other kinds over the same experts, and its own kind over a
+    second transformer in the diffuser's place, where there is one to replace.
+    """
+    model = router.router.model
+    found = [
+        replace(router, name=f"{ROUTER}{kind}", router=replace(router.router, model=replace(model, kind=kind)))
+        for kind in get_args(BlendKind) if kind != model.kind
+    ]  # fmt: skip
+    further = f"{KIND}_2"
+    if {LEFT_OUT, KIND} <= set(router.members) and further not in router.members:
+        members = tuple(further if name == LEFT_OUT else name for name in router.members)
+        found.append(replace(router, name=SECOND, members=members))
+    return found

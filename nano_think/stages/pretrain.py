@@ -50,11 +50,18 @@ class PretrainJob(Job):
     expert: pydantic.SerializeAsAny[ExpertConfig]
     train: PretrainConfig
     lean: Lean | None = None
+    number: int = 1
+    """1, or of a further expert of its kind, which is another by its draws alone, 2 and so on."""
+
+    @property
+    def name(self) -> str:
+        """What the expert is called."""
+        return self.kind if self.number == 1 else f"{self.kind}_{self.number}"
 
     @property
     def branch_name(self) -> str:
         """The branch of the seed that windows and draws come from."""
-        return "experts" if self.train.order == "same" else f"experts, {self.kind}"
+        return "experts" if self.train.order == "same" else f"experts, {self.name}"
 
 
 class Pretrain(TrainingStage):
@@ -65,7 +72,7 @@ class Pretrain(TrainingStage):
 
     def __init__(self, config: PretrainJob):
         super().__init__(config)
-        self.name = config.kind
+        self.name = config.name
 
     @classmethod
     def read_config(cls, values: dict[str, Any]) -> PretrainJob:
@@ -91,7 +98,7 @@ class Pretrain(TrainingStage):
 
     def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict[str, Any]:
         job, tokens, embedding = self.config, inputs["tokens"], inputs["embedding"]
-        seed_everything(branch(job.seed, "experts", job.kind))
+        seed_everything(branch(job.seed, "experts", job.name))
         expert = build_expert(job.kind, job.expert, job.space.width)
         objective = ExpertObjective(expert, load_head(embedding.path), tokens.summary["start_token"])
         summary = trainer.train(objective, tokens, "train", job.train, job.branch_name, lean=job.lean)

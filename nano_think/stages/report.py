@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nano_think.core.config import Config
 from nano_think.core.files import read_json, sha256, write_json, write_text
+from nano_think.evaluation.scorers import ROUTER
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.evaluate import RESULTS, SAMPLES
 from nano_think.stages.stage import Context, Inputs, Stage
@@ -98,12 +99,16 @@ def _costs(manifests: Mapping[str, Any], members: Sequence[str]) -> dict[str, An
     from nano_think.report.costs import costs
 
     summaries = {name: manifest["summary"] for name, manifest in manifests.items()}
-    dense = {"dense": summaries["dense"]["parameters"]} if "dense" in summaries else {}
+    rivals = {name: list(manifests[name]["config"]["members"]) for name in manifests if name.startswith(ROUTER)}
+    # Of experts and of the control it is a number, of a mixture that of each part.
+    told = {name: summary["parameters"] for name, summary in summaries.items() if "parameters" in summary}
+    alone = {name: parts["router"] if name in rivals else parts for name, parts in told.items() if name != "router"}
     return costs(
         members,
-        parameters=summaries["router"]["parameters"] | dense,
+        parameters=alone | told["router"],
         flops={name: summary["flops"] for name, summary in summaries.items() if "flops" in summary},
         seconds={name: manifest["seconds"] for name, manifest in manifests.items()},
+        rivals=rivals,
     )
 
 

@@ -14,7 +14,7 @@ from nano_think.models.embedder import load_head
 from nano_think.models.think import NanoThink
 from nano_think.nn.weights import fill, load_weights
 from nano_think.stages.artifact import Artifact
-from nano_think.stages.mixture import RouterJob, shape_of, training_of
+from nano_think.stages.mixture import JOINT, RouterJob, joint_training_of, shape_of, training_of
 from nano_think.stages.pretrain import WEIGHTS, Pretrain
 from nano_think.stages.space import expert_modules
 from nano_think.stages.stage import Inputs
@@ -22,18 +22,23 @@ from nano_think.stages.training import Trainer, TrainingStage
 from nano_think.training.estimate import format_bytes
 from nano_think.training.loop import TrainConfig, check_batch, seed_everything
 from nano_think.training.objectives.router import RouterObjective
-from nano_think.training.streams import WindowCache, bytes_per_window, digest_of, why_not
+from nano_think.training.streams import LEAST_REPEATS_OF_LOGITS, WindowCache, bytes_per_window, digest_of, why_not
 
 STREAMS = "streams"
+# Of the seed: routers that are compared begin alike and read the same windows.
+BRANCH = "router"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 class RouterStage(TrainingStage):
     """Train the router over the frozen experts; the artifact is the whole mixture, with its tokenizer."""
 
-    name = "router"
     config: RouterJob
     Config = RouterJob
+
+    def __init__(self, config: RouterJob):
+        super().__init__(config)
+        self.name = config.name
 
     def modules(self) -> list[str]:
         return [
@@ -45,14 +50,16 @@ class RouterStage(TrainingStage):
 
     def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict[str, Any]:
         job, tokens = self.config, inputs["tokens"]
-        seed_everything(branch(job.seed, self.name))
+        seed_everything(branch(job.seed, BRANCH))
         model, shape = assemble(job, inputs)
         objective = RouterObjective(model, job.router.expert_dropout, job.router.entropy)
         config = training_of(job, tokens)
         chosen = self._remember(objective, tokens, config, trainer)
         trainer.compute["experts"] = chosen
-        summary = trainer.train(objective, tokens, "router", config, self.name, recut=False)
+        summary = trainer.train(objective, tokens, "router", config, BRANCH, recut=False)
         summary |= {"experts": _told(objective.cache, chosen)}
+        if job.router.joint_tokens:
+            summary = self._train_jointly(objective, tokens, trainer, summary)
         save_mixture(out, model, shape)
         for name in TOKENIZER_FILES:
             shutil.copyfile(inputs["tokenizer"].path / name, out / name)
@@ -61,26 +68,47 @@ class RouterStage(TrainingStage):
         sizes = {**table, **parts, "router": count_parameters(model.router)}
         return summary | {"parameters": sizes | {"whole": sum(sizes.values())}}
 
+    def _train_jointly(
+        self, objective: RouterObjective, tokens: Artifact, trainer: Trainer, alone: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Let the experts learn with their router; the summary of both trainings."""
+        objective.forget()
+        objective.model.thaw()
+        config = joint_training_of(self.config)
+        together = trainer.further("joint").train(objective, tokens, JOINT, config, f"{BRANCH}, joint")
+        told = {name: together[name] for name in ("training", "epochs", "flops")}
+        return alone | {"flops": alone["flops"] + together["flops"], "joint": told}
+
     def _remember(self, objective: RouterObjective, tokens: Artifact, config: TrainConfig, trainer: Trainer) -> str:
-        """Keep what the experts make of the windows where that is worth it; what was chosen, and why."""
-        windows = trainer.windows(tokens, "router", config, self.name, recut=False)
+        """Keep what the experts make of the windows where that is worth it; what was chosen, and why.
+
+        Their logits too where every window comes again and there is room: such a step does without the head.
+        """
+        windows = trainer.windows(tokens, "router", config, BRANCH, recut=False)
         accelerator, folder = trainer.accelerator, trainer.work / STREAMS
         check_batch(config, accelerator.num_processes)
         objective.to(accelerator.device)
         part_BT1 = torch.from_numpy(windows.batch(0, 0, accelerator.num_processes * config.accumulate))
         with torch.no_grad(), accelerator.autocast():
-            parts = objective.read_experts(part_BT1[:1].to(accelerator.device))
-        steps, size = config.steps(windows.window), bytes_per_window(parts)
-        refused = why_not(windows, steps, size, self.config.router.cache_bytes, trainer.work)
+            parts = objective.read_experts(part_BT1[:1].to(accelerator.device), with_logits=True)
+        steps, most = config.steps(windows.window), self.config.router.cache_bytes
+        with_logits = objective.model.fusion == "hidden"
+        if with_logits and why_not(
+            windows, steps, bytes_per_window(parts), most, trainer.work, LEAST_REPEATS_OF_LOGITS
+        ):
+            with_logits, parts = False, parts[:1]
+        size = bytes_per_window(parts)
+        refused = why_not(windows, steps, size, most, trainer.work)
         if refused:
             return f"computed at every step ({refused})"
         about = {"model": digest_of(objective.model.experts, objective.model.head), "dtype": trainer.dtype}
         # The others find what the first process has laid out.
         with accelerator.main_process_first():
-            objective.remember(WindowCache(folder, windows.distinct(), parts, about))
+            objective.remember(WindowCache(folder, windows.distinct(), parts, about), with_logits)
         again, drawn = windows.repeats(steps), steps * windows.batch_size
-        needed = format_bytes((drawn - again) * size)
-        return f"computed once and kept on disk ({again:,} of {drawn:,} windows come again; {needed})"
+        needed, what = format_bytes((drawn - again) * size), "computed once and kept on disk"
+        what += " with logits" if with_logits else ""
+        return f"{what} ({again:,} of {drawn:,} windows come again; {needed})"
 
 
 def _told(cache: WindowCache | None, chosen: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nano_think.core.config import Config
 from nano_think.core.device import ComputeConfig
-from nano_think.experts import EXPERTS
+from nano_think.experts import EXPERTS, kind_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,4 +32,4 @@ class Job(Config):
 
 def expert_modules(*names: str) -> list[str]:
     """The modules of experts (all, if none is named): the registry imports them, so that no import shows them."""
-    return [EXPERTS[name].__module__ for name in names or EXPERTS]
+    return [EXPERTS[kind].__module__ for kind in dict.fromkeys(map(kind_of, names or EXPERTS))]

@@ -157,6 +157,10 @@ class Trainer:
         about = {"passes": passes, "compute": self.compute, "memory_bytes": self.needed}
         return {"training": figures, **epochs, **flops, **about}
 
+    def further(self, name: str) -> "Trainer":
+        """What a second training of the same stage is trained with: its checkpoints and its curve are its own."""
+        return Trainer(self.job, self.work / name, self._log)
+
     def flops_per_token(self, objective: Objective, tokens: Artifact, split: str, config: TrainConfig) -> float:
         """What `train` will count per token."""
         windows = open_windows(TokenSet.open(tokens.path, split), self.job.space.window, config.batch, seed=0)

@@ -27,6 +27,8 @@ from nano_think.training.estimate import format_bytes
 ROWS, MARKS, ABOUT = "rows.bin", "marks.bin", "about.json"
 # A row is worth its writing if it is read again at least so often on average.
 LEAST_REPEATS = 0.1
+# With logits a row has some twenty times the bytes, and its writing costs as much as a part of the experts does.
+LEAST_REPEATS_OF_LOGITS = 0.9
 # Of what is free on the disk, for checkpoints and others need some too.
 SHARE_OF_FREE = 0.5
 
@@ -121,17 +123,20 @@ class WindowCache:
         return parts
 
     def _read(self, row: int, values: Sequence[Tensor]) -> bool:
-        content, mark = np.empty(self.row_bytes, dtype=np.uint8), np.empty(1, dtype=np.uint64)
-        targets: list[np.ndarray] = [mark, content]
-        for file, size, data in zip(reversed(self.files), (8, self.row_bytes), targets, strict=True):
-            file.seek(row * size)
-            view = data.data.cast("B")
-            # Without a mark there is nothing to read.
-            if file.readinto(view) != size or not mark[0]:
-                return False
+        """Read a row into its values, whose own memory it goes to at once; whether it was there, and whole."""
+        mark, total = np.zeros(1, dtype=np.uint64), np.zeros(1, dtype=np.uint64)
+        rows, marks = self.files
+        marks.seek(8 * row)
+        # Without a mark there is nothing to read.
+        if marks.readinto(mark.data.cast("B")) != 8 or not mark[0]:
+            return False
         for place, value in zip(self._places(), values, strict=True):
-            _as_bytes(value)[:] = content[place]
-        return bool(_mark(content)[0] == mark[0])
+            content = _as_bytes(value)
+            rows.seek(row * self.row_bytes + place.start)
+            if rows.readinto(content.data) != len(content):
+                return False
+            total += _sum(content)
+        return bool(_as_mark(total)[0] == mark[0])
 
     def _places(self) -> list[slice]:
         """Where each part stands in a row, from a multiple of 8 bytes on."""
@@ -163,9 +168,22 @@ def _as_bytes(value: Tensor) -> np.ndarray:
 
 
 def _mark(content: np.ndarray) -> np.ndarray:
-    """The sum of the 64-bit words, and 1, (1,): never 0, which stands for a row that is not there."""
-    total = np.add.reduce(content.view(np.uint64), keepdims=True) + np.uint64(1)
-    return np.maximum(total, np.uint64(1))
+    """What stands behind a whole row with these bytes, (1,)."""
+    return _as_mark(_sum(content))
+
+
+def _sum(content: np.ndarray) -> np.ndarray:
+    """The sum of the 64-bit words, (1,), the last filled up with zeros."""
+    whole = len(content) // 8 * 8
+    total = np.add.reduce(content[:whole].view(np.uint64), keepdims=True)
+    if whole < len(content):
+        total += np.pad(content[whole:], (0, 8 - len(content) + whole)).view(np.uint64)
+    return total
+
+
+def _as_mark(total: np.ndarray) -> np.ndarray:
+    """The sum and 1: never 0, which stands for a row that is not there."""
+    return np.maximum(total + np.uint64(1), np.uint64(1))
 
 
 def _padded(shape: torch.Size, dtype: torch.dtype) -> int:
@@ -177,15 +195,18 @@ def bytes_per_window(parts: Sequence[Tensor]) -> int:
     return sum(_padded(part.shape[1:], part.dtype) for part in parts)
 
 
-def why_not(windows: Batches, steps: int, row_bytes: int, most_bytes: int, folder: Path) -> str | None:
+def why_not(
+    windows: Batches, steps: int, row_bytes: int, most_bytes: int, folder: Path, least: float = LEAST_REPEATS
+) -> str | None:
     """The reason to compute the experts at every step, or None where keeping what they gave is worth it.
 
-    Writing a window costs a few per cent of computing it, so that keeping pays as soon as a tenth of the windows come
-    again. It is refused where all windows need more than `most_bytes` or half of what is free on the disk.
+    Writing a window's hiddens costs a few per cent of computing them, so that keeping pays as soon as a tenth of the
+    windows come again (`least`). It is refused where all windows need more than `most_bytes` or half of what is free on
+    the disk.
     """
     drawn, repeats = steps * windows.batch_size, windows.repeats(steps)
     distinct = drawn - repeats
-    if repeats < LEAST_REPEATS * distinct:
+    if repeats < least * distinct:
         return f"only {repeats:,} of {drawn:,} windows come a second time"
     needed, free = distinct * row_bytes, SHARE_OF_FREE * shutil.disk_usage(folder).free
     if needed > most_bytes:

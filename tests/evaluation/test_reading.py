@@ -1,5 +1,6 @@
 """Reading documents: every token once, its context its own, whatever is batched with it."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,9 +12,11 @@ from nano_think.evaluation import memories, reading
 from nano_think.evaluation.bits_per_byte import bits_per_byte, score, summarise
 from nano_think.evaluation.memories import Memories, fit_memories, search, search_documents
 from nano_think.evaluation.reading import Document, Reading, read
+from nano_think.evaluation.scratch import beyond_window, fit_reader
 from nano_think.experts import EXPERTS
 from nano_think.memory.entries import Entries
 from nano_think.memory.read import Gate
+from nano_think.memory.scratch import ScratchReader
 from nano_think.memory.store import VectorStore
 from nano_think.models.think import NanoThink
 from tests.tiny import START, VOCABULARY, WIDTH, draw_tokens, tiny_mixture
@@ -195,3 +198,28 @@ def test_documents_without_text_have_no_neighbours():
     assert search_documents(one).value.shape == (0, memories.NEIGHBOURS)
     assert len(search(make_memories(0.3).store, one).value) == 0
     assert score(model, documents, 16, make_memories(0.3))["tokens"].tolist() == [0, 0]
+
+
+def test_beyond_the_window_is_measured_on_longer_documents_alone():
+    """By hand from the reader; off and empty are the mixture's own nats, and no other column changes."""
+    model, documents, kept = tiny_mixture(), make_documents(), make_memories(0.3)
+    reader = ScratchReader(WIDTH).requires_grad_(False)
+    plain = score(model, documents, 16, kept)
+    frame = score(model, documents, 16, dataclasses.replace(kept, reader=reader))
+    assert frame[plain.columns].equals(plain)
+    (one,) = read_all(model, documents)
+    for index, document in enumerate(documents):
+        nats_T = one.nats["mixture"][one.of(index)]
+        assert frame["late.off"][index] == pytest.approx(float(nats_T[16:].sum()), abs=1e-4)
+        if len(document.tokens) - 1 <= 16:
+            assert frame["late.memory"][index] == frame["late.shuffled"][index] == 0
+    found = beyond_window(frame)
+    assert found and found["documents"] == sum(length > 17 for length in LENGTHS)
+    assert found["memory"]["change"] == pytest.approx(frame["late.memory"].sum() / frame["late.off"].sum() - 1)
+    assert beyond_window(plain) is None and beyond_window(frame[frame["late.off"] == 0]) is None
+
+
+def test_a_reader_is_trained_on_what_was_read():
+    readings = read_all(tiny_mixture(), make_documents())
+    reader = fit_reader(readings, 16)
+    assert not torch.equal(reader.map, torch.eye(WIDTH)) and not reader.map.requires_grad

@@ -10,6 +10,8 @@ from nano_think.evaluation.reading import read, read_states
 from nano_think.evaluation.scorers import (
     CALIBRATED,
     LEFT_OUT,
+    ROUTER,
+    SECOND,
     WITHOUT,
     Controls,
     columns,
@@ -18,9 +20,11 @@ from nano_think.evaluation.scorers import (
     speakers,
     without,
 )
+from nano_think.experts import Expert
 from nano_think.models.think import NanoThink
 from tests.evaluation.test_reading import make_documents
-from tests.tiny import VOCABULARY, draw_tokens, tiny_expert, tiny_mixture
+from tests.perturbation import randomise_zeros
+from tests.tiny import START, VOCABULARY, draw_tokens, tiny_expert, tiny_mixture, tiny_router
 
 STATIC = (0.2, 0.5, 0.9)
 
@@ -114,3 +118,30 @@ def test_a_sum_of_distributions_is_scored_as_such_and_has_no_calibration():
         torch.testing.assert_close(reading.nats[WITHOUT], model.nll(less, ids[:, 1:])[0])
     states, _ = read_states(model, [document], 64, controls)
     assert not {"mixture", WITHOUT} & set(states) and set(model.names) < set(states)
+
+
+def make_rivals(model: NanoThink) -> dict[str, NanoThink]:
+    """A mixture of the model's own experts, and one with a second transformer in the diffuser's place."""
+    experts: dict[str, Expert] = dict(model.experts.items())  # type: ignore[arg-type]
+    second = {f"{name}_2" if name == LEFT_OUT else name: one for name, one in experts.items()}
+    second[f"{LEFT_OUT}_2"] = tiny_expert("transformer", seed=5)
+    return {
+        name: NanoThink(model.head, parts, randomise_zeros(tiny_router(kind)), START).eval()
+        for name, kind, parts in ((f"{ROUTER}mean", "mean", experts), (SECOND, "token", second))
+    }
+
+
+def test_other_mixtures_say_what_they_say_alone():
+    """Each expert that is the model's own is computed once, and none of another name is taken for one."""
+    model, tokens_BT = tiny_mixture(), draw_tokens(2, 9)
+    controls = dataclasses.replace(make_controls(model), rivals=make_rivals(model))
+    counted: list[str] = []
+    for name, expert in model.experts.items():
+        expert.register_forward_pre_hook(lambda *_, name=name: counted.append(name))
+    with torch.no_grad():
+        found = hiddens(model, model(tokens_BT), tokens_BT, controls)
+        assert sorted(counted) == sorted(model.names)
+        for name, rival in controls.rivals.items():
+            torch.testing.assert_close(found[name], rival(tokens_BT).hidden)
+    assert list(found).index(SECOND) < list(found).index("mixture")
+    assert set(all_nats(model, controls)) == set(columns(model, controls))

@@ -38,7 +38,7 @@ def walk(monkeypatch, tmp_path):
                     return Future(pool.submit(act, stage.name, inputs))
 
             monkeypatch.setattr(full_pipeline, "TASKS", dict.fromkeys(full_pipeline.TASKS, Task()))
-            monkeypatch.setattr(full_pipeline, "pretrain", Task())
+            monkeypatch.setattr(full_pipeline, "KINDS", dict.fromkeys(full_pipeline.KINDS, Task()))
             return full_pipeline.walk(plan(load("nano")), Session(tmp_path, Context()))
 
     return run

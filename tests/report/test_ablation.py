@@ -44,6 +44,10 @@ def test_costs_by_hand():
     assert found["without_diffuser"] == {"parameters": 13, "flops": 1.5, "seconds": 9.0, "critical": 12.0}
     assert found["persistent"]["critical"] == 14.5 and found["scratch"] == found["mixture"]
     assert found["dense"] == {"parameters": 33, "flops": 3.5, "seconds": 9.0, "critical": 12.0}
+    rivals = {"router_second": ["a", "a_2"]}
+    parameters, seconds = parameters | {"a_2": 10, "router_second": 2}, seconds | {"a_2": 6.0, "router_second": 3.0}
+    more = costs(["a", "diffuser"], parameters, flops, seconds, rivals)["router_second"]
+    assert more == {"parameters": 22, "flops": 1.0, "seconds": 14.0, "critical": 12.0}
     assert "dense" not in costs(["a"], {"a": 1}, {"a": 1.0}, {"a": 1.0, "router": 1.0})
 
 

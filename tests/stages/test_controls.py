@@ -1,5 +1,6 @@
 """The controls of a run: what they are fitted and trained on, what they are equal in, and where they are found."""
 
+import dataclasses
 import shutil
 import signal
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from nano_think.core.files import read_json
 from nano_think.data.tokens import TokenSet
 from nano_think.experts import EXPERTS, count_parameters
 from nano_think.models.checkpoint import load_mixture
+from nano_think.models.embedder import load_head
 from nano_think.stages import dense as dense_stage
 from nano_think.stages.artifact import open_artifact
 from nano_think.stages.calibration import CalibrationStage, find_controls
-from nano_think.stages.dense import Dense, load_dense
+from nano_think.stages.dense import Dense, load_dense, mixture_cost
+from nano_think.stages.mixture import RouterJob, joint_training_of
 from nano_think.stages.pipeline import load, plan
 from nano_think.stages.stage import Context
 from tests.conftest import NANO
@@ -95,6 +98,16 @@ def test_dense_of_a_real_run_is_equal_in_parameters_and_flops(nano_run):
     assert count_parameters(load_dense(open_artifact(nano_run.folder("dense")))) == about["parameters"]
 
 
+def test_a_joint_training_is_part_of_what_the_control_may_cost(nano_run):
+    stage, inputs = node(nano_run, "dense")
+    assert isinstance(stage, Dense)
+    job, head = stage.config, load_head(inputs["embedding"].path)
+    train = dataclasses.replace(job.router.router, joint_tokens=2048)
+    longer = dataclasses.replace(job, router=dataclasses.replace(job.router, router=train))
+    one, two = (mixture_cost(each, inputs["tokens"], head, NoTraining()) for each in (job, longer))
+    assert two == one | {"flops": one["flops"] + 1000.0 * joint_training_of(longer.router).whole_tokens(64)}
+
+
 def test_controls_are_found_beside_the_model_and_nowhere_else(nano_run, tmp_path):
     """A model folder that was taken away has none: its dense figure is null."""
     artifact = open_artifact(nano_run.folder("router"))
@@ -120,6 +133,32 @@ def test_controls_can_be_left_out():
     assert "dense" not in nodes
     assert all("dense" not in one.needs for one in nodes.values())
     assert "calibration" in nodes
+
+
+def test_all_controls_are_every_router_and_a_second_transformer():
+    """Each router is of its kind and else as the run's own, and what is compared waits for all of them."""
+    config = load("nano", {"controls": "all"})
+    nodes, plain = plan(config), plan(load("nano"))
+    others = ["router_static", "router_mean", "router_token", "router_second"]
+    assert sorted(nodes.keys() - plain.keys()) == sorted([*others, "transformer_2"])
+    for name in others:
+        job = nodes[name].stage.config
+        assert isinstance(job, RouterJob) and nodes[name].stage.name == name
+        assert job.seed == config.seed and job.router.train == config.router.train
+        assert name in nodes["evaluate"].needs and name in nodes["calibration"].needs
+        kind, members = job.router.model.kind, list(job.members)
+        if name == "router_second":
+            assert kind == config.router.model.kind and members == ["transformer_2", "state_space", "transformer"]
+        else:
+            assert name == f"router_{kind}" and tuple(members) == config.members
+    one, two = (nodes[name].stage for name in ("transformer", "transformer_2"))
+    assert to_dict(two.config) == to_dict(one.config) | {"number": 2} and two.kind == "transformer_2"
+    assert to_dict(nodes["dense"].stage.config) == to_dict(plain["dense"].stage.config)
+
+
+def test_no_second_transformer_without_a_diffuser_to_replace():
+    nodes = plan(load("nano", {"controls": "all", "members": ["transformer", "state_space"]}))
+    assert "transformer_2" not in nodes and "router_second" not in nodes and "router_static" in nodes
 
 
 def test_joined_splits_stand_one_behind_the_other(nano_run):
@@ -153,3 +192,35 @@ def test_dense_goes_on_after_an_interruption_and_ends_the_same(nano_run, command
     assert "dense: goes on from step" in done.stderr and "router: up to date" in done.stderr
     (made,) = (root / "dense").glob("*/dense.safetensors")
     assert made.read_bytes() == (nano_run.folder("dense") / made.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_all_controls_have_their_rows(nano_run, commands, tmp_path):
+    """Only what is new is trained; each row has figures, differences and costs."""
+    root = shutil.copytree(nano_run.root, tmp_path / "root")
+    done = commands(*NANO, "--root", root, "--controls", "all")
+    assert done.returncode == 0, done.stderr
+    assert "transformer: up to date" in done.stderr and "dense: up to date" in done.stderr
+    (place,) = [one for one in (root / "report").glob("*/ablation.json") if "router_mean" in one.read_text()]
+    told = read_json(place)
+    rows = {row["scorer"]: row for row in told["rows"]}
+    for name in ("router_static", "router_mean", "router_token", "router_second"):
+        assert rows[name]["calibrated"] > 0 and rows[name]["against"]["dense"]["low"] < 1
+        assert told["costs"][name]["parameters"] > 0 and told["costs"][name]["flops"] > 0
+    assert told["costs"]["router_second"]["seconds"] != told["costs"]["mixture"]["seconds"]
+
+
+@pytest.mark.slow
+def test_experts_may_learn_with_their_router_at_the_end(nano_run, commands, tmp_path):
+    """The mixture's experts are then others than those that were trained before it, and its head is the same."""
+    root = shutil.copytree(nano_run.root, tmp_path / "root")
+    done = commands(*NANO, "--root", root, "--router.joint-tokens", "1024", "--until", "router")
+    assert done.returncode == 0, done.stderr
+    plain = nano_run.folder("router")
+    (folder,) = (one.parent for one in (root / "router").glob("*/manifest.json") if one.parent.name != plain.name)
+    before, after = (load_mixture(one)[0].state_dict() for one in (plain, folder))
+    assert open_artifact(folder).summary["joint"]["training"]["tokens"] == 1024
+    assert all((before[name] == after[name]).all() for name in before if name.startswith("head."))
+    assert all(
+        any((before[name] != after[name]).any() for name in before if f"experts.{kind}." in name) for kind in EXPERTS
+    )

@@ -50,6 +50,20 @@ def test_members_choose_the_experts():
     assert "state_space" not in nodes["router"].needs
 
 
+def test_there_may_be_several_of_a_kind():
+    """Each has draws of its own, and one shape; the first is what it is without the others."""
+    config = load("nano", {"members": ["transformer", "transformer_2", "transformer_3"]})
+    nodes = plan(config)
+    assert nodes["router"].stage.config.members == config.members
+    assert to_dict(nodes["transformer"].stage.config) == to_dict(plan(load("nano"))["transformer"].stage.config)
+    numbers = [nodes[name].stage.config.number for name in config.members]
+    assert numbers == [1, 2, 3] and {
+        one.stage.config.expert for one in nodes.values() if hasattr(one.stage.config, "expert")
+    } == {config.experts.transformer}
+    with pytest.raises(UsageError, match="unknown expert 'transformer_1'"):
+        load("nano", {"members": ["transformer_1"]})
+
+
 def test_threads_are_settled_and_shared(monkeypatch):
     """Cores are shared among the trainings that run at once; a number that was asked for is taken."""
     monkeypatch.setattr("os.cpu_count", lambda: 6)
@@ -101,7 +115,7 @@ def test_experts_keys_do_not_depend_on_each_others_settings():
         ({"seed": "many"}, "seed: wanted a valid integer, got 'many'"),
         ({"space": 3}, "space: wanted"),
         ({"pretrain": {"tokens": 0}}, "tokens: wanted at least 1, got 0"),
-        ({"controls": "some"}, "controls: wanted 'none' or 'dense', got 'some'"),
+        ({"controls": "some"}, "controls: wanted 'none', 'dense' or 'all', got 'some'"),
         ({"calibration": {"fit_tokens": 0}}, "fit_tokens: wanted at least 1, got 0"),
         (
             {"space": {"width": 384}, "members": ["state_space"], "experts": {"state_space": {"n_layers": 1}}},

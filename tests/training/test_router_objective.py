@@ -87,3 +87,16 @@ def test_loss_is_that_of_the_fused_hidden():
     assert isinstance(routed, Routed)
     nll_BT, scored_BT = model.head.nll_plainly(routed.hidden, tokens_BT1[:, 1:]), tokens_BT1[:, 1:] != START
     torch.testing.assert_close(loss, nll_BT[scored_BT].mean())
+
+
+def test_thawed_experts_learn_with_the_router():
+    """And are computed at every step, whatever was kept of them before."""
+    model = tiny_mixture()
+    objective = RouterObjective(model, expert_dropout=0.0, entropy=0.0).train()
+    objective.with_logits, objective.steps_differ = True, True
+    objective.forget()
+    model.thaw()
+    sum(objective(draw_tokens(2, 9), 1.0).values()).backward()
+    assert not objective.with_logits and not objective.steps_differ
+    assert all(expert.out.weight.grad is not None and expert.out.weight.grad.any() for expert in model.experts.values())
+    assert not any(value.requires_grad for value in (model.head.table, model.head.bias))

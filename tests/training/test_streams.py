@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from nano_think.core import interrupts
 from nano_think.core.errors import Interrupted
 from nano_think.data.loader import Windows
+from nano_think.heads.language import LanguageHead
 from nano_think.training import streams
 from nano_think.training.loop import TrainConfig, seed_everything, train
 from nano_think.training.objectives.router import RouterObjective
@@ -37,8 +38,8 @@ def make_objective(router: str = "expert") -> RouterObjective:
     return RouterObjective(tiny_mixture(router, randomised=False, n_layers=1), expert_dropout=0.5, entropy=0.01)
 
 
-def make_cache(objective: RouterObjective, folder: Path, **about) -> WindowCache:
-    parts = objective.read_experts(torch.from_numpy(make_windows().batch(0)))
+def make_cache(objective: RouterObjective, folder: Path, logits: bool = False, **about) -> WindowCache:
+    parts = objective.read_experts(torch.from_numpy(make_windows().batch(0)), logits)
     return WindowCache(folder / "streams", make_windows().distinct(), parts, about)
 
 
@@ -68,6 +69,19 @@ def test_kept_outputs_give_the_same_training(router: str, accelerator: Accelerat
     assert digest_of(kept.model.experts, kept.model.head) == before == digest_of(plain.model.experts, plain.model.head)
     # 44 windows of which 15 differ: the fourth batch has the end of the first epoch, and is computed as a whole.
     assert cache.tally.computed == 16 and cache.tally.read == 28
+
+
+def test_kept_logits_give_the_same_losses(accelerator: Accelerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """To what rounding allows, experts dropped at random; and the head is asked for nothing."""
+    plain, kept = make_objective(), make_objective()
+    cache = make_cache(kept, tmp_path, logits=True)
+    kept.remember(cache, with_logits=True)
+    wanted, asked = run(plain, tmp_path / "plain"), []
+    monkeypatch.setattr(LanguageHead, "mean_nll", lambda *_: asked.append("the head"))
+    found = run(kept, tmp_path / "kept")
+    # What rounding changes in one step, the later ones carry on.
+    assert found[0] == pytest.approx(wanted[0], abs=1e-6) and found == pytest.approx(wanted, abs=1e-3)
+    assert cache.tally.read == 28 and not asked
 
 
 def test_experts_are_computed_for_no_window_twice(accelerator: Accelerator, tmp_path: Path):

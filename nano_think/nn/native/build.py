@@ -21,6 +21,7 @@ SOURCES = (
     "selective_scan.cpp",
     "causal_conv.cpp",
     "cross_entropy.cpp",
+    "blend_cross_entropy.cpp",
     "swiglu.cpp",
     "rms_norm.cpp",
     "split_heads.cpp",

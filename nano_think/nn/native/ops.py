@@ -1,6 +1,7 @@
 """The kernels as torch operators: their shapes for the compiler, and their gradients.
 
-B batch, T tokens, I channels, N states per channel, K taps; S rows, V words, D model width, F inner width, H head width
+B batch, T tokens, I channels, N states per channel, K taps or parts; S rows, V words, D model width, F inner
+width, H head width
 """
 
 import torch
@@ -20,6 +21,7 @@ def register() -> None:
     library.register_fake("nano_think::causal_conv_silu_backward", _conv_backward_shapes)
     library.register_autograd("nano_think::causal_conv_silu", _conv_backward, setup_context=_keep_all)
     library.register_fake("nano_think::cross_entropy_", lambda logits, bias, target, errors: _new(bias, *target.shape))
+    library.register_fake("nano_think::blend_cross_entropy", _blend_shapes)
     library.register_fake("nano_think::swiglu", lambda x: x.new_empty(len(x), x.shape[1] // 2))
     library.register_fake("nano_think::swiglu_backward", lambda g_y, x: x.new_empty(x.shape))
     library.register_autograd("nano_think::swiglu", _swiglu_backward, setup_context=_keep_all)
@@ -53,6 +55,13 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor, fresh: Tensor) -> 
 def cross_entropy_(logits_SV: Tensor, bias_V: Tensor, target_S: Tensor, errors: bool) -> Tensor:
     """`heads.language.cross_entropy_plainly_` of fp32 or bf16 logits on a CPU."""
     return torch.ops.nano_think.cross_entropy_(logits_SV, bias_V, target_S.contiguous(), errors)
+
+
+def blend_cross_entropy(
+    logits_SKV: Tensor, share_SK: Tensor, bias_V: Tensor, target_S: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`models.fusion.blend_cross_entropy_plainly` of fp32 or bf16 logits on a CPU."""
+    return torch.ops.nano_think.blend_cross_entropy(logits_SKV, share_SK.contiguous(), bias_V, target_S.contiguous())
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -104,6 +113,10 @@ def scan_rows(
 
 def _new(like: Tensor, *sizes: int) -> Tensor:
     return like.new_empty(sizes, dtype=torch.float32)
+
+
+def _blend_shapes(logits, share, bias, target):
+    return _new(bias, *target.shape), _new(bias, *share.shape)
 
 
 def _scan_shapes(u, dt, A, B, C, D, z, fresh, state, soft, keep):

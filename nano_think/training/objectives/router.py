@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nano_think.experts import masked_mean
-from nano_think.models.fusion import mixed_nll, nll_of_each
+from nano_think.models.fusion import blended_nll, logits_of_each, mixed_nll, nll_of_each
 from nano_think.models.think import NanoThink, Routed
 from nano_think.training.objectives import Objective
 
@@ -24,6 +24,8 @@ class RouterObjective(Objective):
     entropy: weight of the bonus at the start (nats); it falls linearly to 0 within the first fifth of the training.
 
     `remember` gives it a cache: what the experts make of a window is then computed when it first comes, and read after.
+    With logits among what is kept, a step whose weights weigh hiddens does without the head; the losses are the same
+    but for the rounding of sums.
     """
 
     def __init__(self, model: NanoThink, expert_dropout: float, entropy: float):
@@ -31,10 +33,17 @@ class RouterObjective(Objective):
         self.model, self.expert_dropout, self.entropy = model, expert_dropout, entropy
         self.cache: WindowCache | None = None
         self.begun = False
+        self.with_logits = False
 
-    def remember(self, cache: "WindowCache") -> None:
-        """Use a cache from the first step on (`begin`), for the windows that are trained on."""
-        self.cache, self.steps_differ = cache, True
+    def remember(self, cache: "WindowCache", with_logits: bool = False) -> None:
+        """Use a cache from the first step on (`begin`), for the windows that are trained on; it is made for what
+        `read_experts` gives with or without logits.
+        """
+        self.cache, self.steps_differ, self.with_logits = cache, True, with_logits
+
+    def forget(self) -> None:
+        """Compute the experts at every step from now on: they are to learn."""
+        self.cache, self.steps_differ, self.with_logits = None, False, False
 
     def begin(self) -> None:
         self.begun = True
@@ -42,23 +51,23 @@ class RouterObjective(Objective):
     def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
         inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
         scored_BT = targets_BT != self.start_token
-        streams_BTKD, *nll_BTK = self._recall(tokens_BT1)
+        streams_BTKD, *more = self._recall(tokens_BT1)
         routed = self.model(inputs_BT, self._drop(len(inputs_BT), inputs_BT.device), streams_BTKD)
         # Not torch.special.entr: its gradient at a weight of 0, an expert that was left out, is infinite.
         entropy_BT = -(routed.weights * routed.weights.clamp_min(1e-9).log()).sum(-1)
         bonus = self.entropy * max(0.0, 1 - 5 * share)
         return {
-            "next_token": self._next_token(routed, nll_BTK, targets_BT, scored_BT),
+            "next_token": self._next_token(routed, more, targets_BT, scored_BT),
             "entropy": -bonus * masked_mean(entropy_BT, scored_BT),
         }
 
-    def read_experts(self, tokens_BT1: Tensor) -> list[Tensor]:
-        """All that is frozen: the experts' hiddens, (B, T, K, D), and, where distributions are mixed, the nats of each
-        for the targets, (B, T, K).
+    def read_experts(self, tokens_BT1: Tensor, with_logits: bool = False) -> list[Tensor]:
+        """All that is frozen: the experts' hiddens, (B, T, K, D); where distributions are mixed, the nats of each for
+        the targets, (B, T, K), and else, if wanted, the logits of each, (B, T, K, V).
         """
         streams_BTKD = self.model.read_experts(tokens_BT1[:, :-1])
         if self.model.router.fusion == "hidden":
-            return [streams_BTKD]
+            return [streams_BTKD, *([logits_of_each(self.model.head, streams_BTKD)] if with_logits else [])]
         return [streams_BTKD, nll_of_each(self.model.head, streams_BTKD, tokens_BT1[:, 1:])]
 
     def _recall(self, tokens_BT1: Tensor) -> list[Tensor]:
@@ -68,14 +77,19 @@ class RouterObjective(Objective):
         kept = self.cache.fetch(tokens_BT1)
         if kept is not None:
             return [part.to(tokens_BT1.device) for part in kept]
-        parts = self.read_experts(tokens_BT1)
+        # Also where they are computed now, so that no bit depends on what a crash left of the cache.
+        parts = self.read_experts(tokens_BT1, self.with_logits)
         self.cache.keep(tokens_BT1, parts)
         return parts
 
-    def _next_token(self, routed: Routed, nll_BTK: list[Tensor], targets_BT: Tensor, scored_BT: Tensor) -> Tensor:
-        if self.model.router.fusion == "hidden":
-            return self.model.head.mean_nll(routed.hidden, targets_BT, scored_BT)
-        return masked_mean(mixed_nll(routed.weights, *nll_BTK), scored_BT)
+    def _next_token(self, routed: Routed, more: list[Tensor], targets_BT: Tensor, scored_BT: Tensor) -> Tensor:
+        head = self.model.head
+        if self.model.router.fusion == "probability":
+            return masked_mean(mixed_nll(routed.weights, *more), scored_BT)
+        if not more:
+            return head.mean_nll(routed.hidden, targets_BT, scored_BT)
+        share_BTK = self.model.router.blend.scale * routed.weights
+        return masked_mean(blended_nll(head, share_BTK, *more, targets_BT), scored_BT)
 
     def _drop(self, B: int, device: torch.device) -> Tensor | None:
         K = len(self.model.names)

@@ -1,0 +1,99 @@
+"""The tables of an experiment, as Markdown, and the picture of its curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from fits import Change
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table whose first column is text."""
+    return [f"| {' | '.join(line)} |" for line in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
+
+
+def short(value: float) -> str:
+    """12.3M, 4.56T."""
+    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def figure(values: Sequence[float]) -> str:
+    """The mean over seeds, and the smallest and largest."""
+    seeds = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{seeds}"
+
+
+def told(against: Sequence[float] | None) -> str:
+    return str(Change(*against)) if against else "–"
+
+
+def systems_table(table: dict[str, Any]) -> list[str]:
+    """Each system at its members' best epochs."""
+    head = ("system", "bits per byte", "against dense", "parameters", "training FLOPs", "epochs")
+    rows = [
+        [name, figure(row["bits_per_byte"]), told(row["against_dense"]), short(row["parameters"]), short(row["flops"]),
+         f"{row['epochs']:.1f}"]
+        for name, row in table["best"].items()
+    ]  # fmt: skip
+    return [*markdown(head, rows), "", settings(table)]
+
+
+def settings(table: dict[str, Any]) -> str:
+    """What every model was trained with: the best of the grid at the first seed."""
+    chosen = [
+        f"{name} {one['layers']} layers of width {one['width']}, weight decay {one['weight_decay']:g}, dropout"
+        f" {one['dropout']:g}"
+        for name, one in sorted(table["settings"].items())
+    ]
+    text = table["text"]
+    return f"{text['bytes']:,} bytes of text ({text['tokens']:,} tokens). Chosen by validation: {'; '.join(chosen)}."
+
+
+def curve_table(table: dict[str, Any], ours: str = "T+T'+S") -> list[str]:
+    """All systems at the same epochs; the last column is of the mixture that has the dense model's parameters."""
+    names = list(table["best"])
+    rows = [
+        [epoch, *(f"{mean(row[name]['bits_per_byte']):.3f}" if name in row else "–" for name in names),
+         told(row[ours]["against_dense"]) if ours in row else "–"]
+        for epoch, row in table["epochs"].items()
+    ]  # fmt: skip
+    return [*markdown(("epochs", *names, f"{ours} against dense"), rows), "", catches_up(table, ours)]
+
+
+def catches_up(table: dict[str, Any], ours: str) -> str:
+    """From which epoch the mixture is below the dense model, and what the dense model needs to reach its best."""
+    below = [int(epoch) for epoch, row in table["epochs"].items() if ours in row and row[ours]["against_dense"][2] < 0]
+    best = table["best"][ours]
+    goal = mean(best["bits_per_byte"])
+    reached = [row["dense"]["flops"] for row in table["epochs"].values() if mean(row["dense"]["bits_per_byte"]) <= goal]
+    most = max(row["dense"]["flops"] for row in table["epochs"].values())
+    needs = (
+        f"dense reaches its best with {min(reached) / best['flops']:.2f} times its FLOPs"
+        if reached else f"dense does not reach its best with up to {most / best['flops']:.2f} times its FLOPs"
+    )  # fmt: skip
+    since = f"from epoch {min(below)} on" if below else "at no epoch"
+    return f"{ours} is below dense {since} (interval over documents), and {needs}."
+
+
+def picture(table: dict[str, Any], path: Path) -> None:
+    """Bits per byte over training FLOPs."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure_, frame = pyplot.subplots(figsize=(7, 4.2))
+    for name in table["best"]:
+        rows = [row[name] for row in table["epochs"].values() if name in row]
+        frame.plot([row["flops"] for row in rows], [mean(row["bits_per_byte"]) for row in rows], "o-", ms=3, label=name)
+    frame.set_xscale("log")
+    frame.set_xlabel("training FLOPs")
+    frame.set_ylabel("bits per byte, calibrated")
+    frame.legend(frameon=False, fontsize=8, ncols=2)
+    figure_.tight_layout()
+    figure_.savefig(path)
+    pyplot.close(figure_)

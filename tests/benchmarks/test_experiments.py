@@ -1,0 +1,169 @@
+"""The experiments' own parts: what is fitted, what is kept, what is compared."""
+
+import importlib
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nano_think.evaluation.calibration import fit_calibration
+from nano_think.nn.weights import load_weights
+from nano_think.stages.pipeline import PipelineConfig
+from tests.tiny import VOCABULARY, WIDTH, tiny_head
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "experiments"
+NAMES = ("e2", "e3", "e4", "fits", "little", "runs", "speakers", "tables")
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch: pytest.MonkeyPatch):
+    """The folder's modules, which import each other by their plain names."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+def draw(rows: int = 60, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states, and targets that they say something of."""
+    generator = torch.Generator().manual_seed(seed)
+    target_N = torch.randint(VOCABULARY, (rows,), generator=generator)
+    return tiny_head().table[target_N] + 2 * torch.randn(rows, WIDTH, generator=generator), target_N
+
+
+def test_of_one_member_the_fit_is_the_calibration():
+    import fits
+
+    hidden_ND, target_N = draw()
+    voice, known = fits.Voice(tiny_head(), hidden_ND), fit_calibration(tiny_head(), hidden_ND, target_N)
+    share_P = fits.fit([voice], target_N)
+    assert share_P.tolist() == pytest.approx([known.scale, known.bias], rel=1e-3, abs=1e-3)
+    wanted_N = known.nll(tiny_head(), hidden_ND[None], target_N[None])[0]
+    torch.testing.assert_close(fits.nats([voice], share_P, target_N), wanted_N, atol=1e-3, rtol=1e-3)
+
+
+def test_a_fit_is_where_the_loss_is_lowest(monkeypatch: pytest.MonkeyPatch):
+    """Also in blocks, and of members of different widths and tables."""
+    import fits
+
+    monkeypatch.setattr(fits, "ROWS", 16)
+    (first_ND, target_N), (second_ND, _) = draw(), draw(seed=1)
+    other = tiny_head(seed=3)
+    wide = type(other)(torch.cat([other.table, other.table], dim=1), other.bias)
+    voices = [fits.Voice(tiny_head(), first_ND), fits.Voice(wide, torch.cat([second_ND, second_ND], dim=1))]
+    share_P = fits.fit(voices, target_N)
+    least = float(fits.nats(voices, share_P, target_N).mean())
+    for place in range(len(share_P)):
+        for step in (-0.05, 0.05):
+            moved_P = share_P.clone()
+            moved_P[place] += step
+            assert float(fits.nats(voices, moved_P, target_N).mean()) > least
+
+
+def test_changes_are_paired_and_over_seeds():
+    import fits
+
+    dice = np.random.default_rng(0)
+    theirs = [dice.uniform(50, 100, 40) for _ in range(2)]
+    found = fits.change([0.9 * theirs[0], 0.8 * theirs[1]], theirs)
+    assert found == pytest.approx((-0.15, -0.15, -0.15, -0.2, -0.1))
+    assert str(found) == "-15.00% (-15.00% to -15.00%; seeds -20.00% to -10.00%)"
+
+
+def test_what_is_kept_is_the_mean_of_about_an_epoch(tmp_path: Path):
+    """At first of all steps; later steps count for more."""
+    import speakers
+
+    model = nn.Linear(1, 1, bias=False)
+    average = speakers.Average(model, per_epoch=2, epochs=[1, 2], folder=tmp_path)
+    for step, value in enumerate((1.0, 3.0, 5.0, 9.0), start=1):
+        nn.init.constant_(model.weight, value)
+        average({"event": "step", "step": step})
+    kept = [float(load_weights(tmp_path / f"{epoch}.safetensors")["weight"]) for epoch in (1, 2)]
+    assert kept == [2.0, 6.25]
+
+
+def test_the_sentence_says_since_when_and_what_dense_needs():
+    import tables
+
+    def row(bits: float, against: float, flops: float) -> dict:
+        return {"bits_per_byte": [bits], "flops": flops, "against_dense": [against, against, against + 0.01, 0, 0]}
+
+    epochs = {
+        "1": {"X": row(2.2, 0.02, 1e6), "dense": row(2.1, 0, 1e6)},
+        "2": {"X": row(1.9, -0.05, 2e6), "dense": row(2.0, 0, 2e6)},
+        "3": {"dense": row(1.9, 0, 3e6)},
+    }
+    table = {"best": {"X": row(1.9, -0.05, 2e6)}, "epochs": epochs}
+    told = tables.catches_up(table, "X")
+    since, needs = told.removesuffix(".").split(", and ")
+    assert since == "X is below dense from epoch 2 on (interval over documents)"
+    assert needs == "dense reaches its best with 1.50 times its FLOPs"
+    table["best"]["X"] = row(1.8, -0.05, 2e6)
+    assert "does not reach its best with up to 1.50 times" in tables.catches_up(table, "X")
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "variants"),
+    [
+        ("e2", ["--shares", "0.2", "0.4"], ["table 20%", "table 40%"]),
+        ("e2", ["--shares", "0.2", "0.4", "--equal"], ["table 20%", "table 40%"]),
+        ("e3", ["--leans", "5"], ["all alike", "own domain x 5"]),
+        ("e4", ["--shares", "0.25"], ["frozen", "joint 25%"]),
+    ],
+)
+def test_runs_are_compared_seed_by_seed(
+    script: str, more: list[str], variants: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """With runs that never were: every variant is a configuration that there is, and the table has all of them."""
+    import runs
+
+    asked: list[PipelineConfig] = []
+
+    def outcome(config: PipelineConfig, root: Path) -> object:
+        asked.append(config)
+        dice = np.random.default_rng(len(asked))
+        scorers = (*config.members, "mixture", "static", "uniform", "dense")
+        nats = {name: dice.uniform(50, 100, 30) for name in scorers}
+        return runs.Outcome(nats=nats, members=config.members, bytes=900, flops=1e9)
+
+    monkeypatch.setattr(runs, "outcome", outcome)
+    monkeypatch.setattr(sys, "argv", [script, "--preset", "nano", "--seeds", "1", "2", "--dense", "--json", *more])
+    importlib.import_module(script).main()
+    *_, last = capsys.readouterr().out.splitlines()
+    found = json.loads(last)
+    assert list(found["rows"]) == variants and [config.seed for config in asked] == [1, 1, 2, 2]
+    for name, row in found["rows"].items():
+        assert len(row["bits_per_byte"]["mixture"]) == len(row["bits_per_byte"]["dense"]) == 2
+        assert (row["against"][found["base"]] is None) == (name == found["base"])
+    one, two = asked[:2]
+    spent = [config.pretrain.tokens + config.router.joint_tokens for config in (one, two)]
+    tables = [config.embedding.train.tokens for config in (one, two)]
+    assert (spent[0] == spent[1]) != ("--equal" in more) and (tables[0] != tables[1]) == (script == "e2")
+    if "--equal" in more:
+        assert abs(3 * spent[0] + tables[0] - 3 * spent[1] - tables[1]) <= 3
+
+
+@pytest.mark.slow
+def test_e1_ends_with_its_tables_and_trains_nothing_twice(tmp_path: Path):
+    """At toy size, two seeds; the second look only measures."""
+    import subprocess
+
+    command = [sys.executable, str(FOLDER / "e1.py"), "--root", str(tmp_path), "--seeds", "1", "2", "--bytes", "20000"]
+    command += ["--vocabulary", "512", "--width", "32", "--layers", "1", "--inner", "64", "--dense-widths", "32"]
+    command += ["--window", "64", "--epochs", "1", "2", "--grid", "0.1:0.1", "0.5:0.2", "--fit-tokens", "4000"]
+    command += ["--test-tokens", "4000", "--picture", str(tmp_path / "e1.svg"), "--json"]
+    runs = [subprocess.run(command, capture_output=True, text=True, timeout=900, check=True) for _ in range(2)]
+    assert "trains" in runs[0].stdout and "trains" not in runs[1].stdout
+    found, again = (json.loads(run.stdout.splitlines()[-1]) for run in runs)
+    assert found == again and (tmp_path / "e1.svg").read_text().startswith("<?xml")
+    assert all(len(row["bits_per_byte"]) == 2 and row["flops"] > 0 for row in found["best"].values())
+    assert found["best"]["T+T'+S"]["parameters"] == pytest.approx(found["best"]["dense"]["parameters"], rel=0.03)
+    assert set(found["epochs"]) == {"1", "2", "3"} and set(found["epochs"]["3"]) == {"dense"}
+    assert all(math.isfinite(value) for row in found["epochs"].values() for one in row.values()
+               for value in one["bits_per_byte"])  # fmt: skip
