@@ -43,6 +43,11 @@ READS = {
     ("data", "stats"): ("ingest", "tokenizer", "tokens"),
     ("data", "preview"): ("ingest", "tokenizer", "tokens"),
     ("lineage", "report"): (*STAGES, "report"),
+    ("compare", "latest", "latest"): ("evaluate",),
+    ("infill", "--before", "a", "--after", "b", "--tokens", "1"): ("router",),
+    ("chat",): ("router", "memory"),
+    ("serve", "--port", "0"): ("router", "memory"),
+    ("export", "--out", "OUT"): ("router", "memory"),
 }
 
 
@@ -55,6 +60,7 @@ def test_verb_refuses_what_is_damaged(say, nano_run, root, tmp_path, verb, stage
     text.parent.mkdir()
     text.write_text('{"text": "a text that nobody has seen before"}\n')
     file = flip(root, nano_run, stage)
-    told = say(*(text if word == "FILE" else word for word in verb), "--root", root)
+    places = {"FILE": text, "OUT": tmp_path / "out"}
+    told = say(*(places.get(word, word) for word in verb), "--root", root)
     assert told.code == 4, told.err
     assert str(file.relative_to(root)) in told.err and told.err.strip().count("\n") == 0

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.checkout import ROOT, copy_checkout
+from tests.conftest import NANO, PATIENCE
 
 HEAD = '''
 """How many tokens there are."""
@@ -85,3 +87,22 @@ except UsageError as error:
     print(error)
 """
     assert in_checkout("-c", code) == "census: needs dense, which this run does not have\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE * 600)
+def test_run_makes_it_and_nothing_else_anew(checkout, nano_run, commands):
+    """In the root of a finished run: it is made, and the report, whose lineage has it."""
+    commands.code = checkout
+    ignored = shutil.ignore_patterns(".prefect", "mlflow*", ".mlflow*")
+    root = shutil.copytree(nano_run.root, commands.folder / "root", ignore=ignored)
+    done = commands(*NANO, "--added.census.split", "router", "--root", root)
+    assert done.returncode == 0, done.stderr
+    made = {line.split(":")[0] for line in done.stderr.splitlines() if ": done in" in line}
+    assert made == {"census", "report"}
+    (file,) = root.glob("census/*/census.json")
+    assert json.loads(file.read_text())["tokens"] > 0
+    told = commands("lineage", "report", "--root", root)
+    assert told.returncode == 0 and "census" in told.stdout
+    again = commands(*NANO, "--added.census.split", "router", "--root", root)
+    assert again.returncode == 0 and ": done in" not in again.stderr

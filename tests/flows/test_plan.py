@@ -13,23 +13,33 @@ from nano_think.core.files import sha256
 from nano_think.experts import EXPERTS
 from nano_think.stages.pipeline import load, plan
 from nano_think.stages.selection import descendants
-from tests.conftest import NANO
+from tests.conftest import NANO, PATIENCE
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = tuple(word for word in NANO if word not in ("run", "--json"))
 AFTER_ROUTER = {"router", "memory", "calibration", "evaluate", "report"}
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """A copy of this checkout, in which a function that the router alone uses computes something else."""
-    folder = tmp_path_factory.mktemp("checkout")
+def copy_code(folder):
+    """A copy of this checkout's code."""
     for name in ("nano_think", "flows", "tasks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def edit(folder):
+    """Let a function that the router alone uses compute something else."""
     file = folder / "nano_think" / "training" / "streams.py"
     code = file.read_text(encoding="utf-8")
     assert code.count("LEAST_REPEATS = 0.1\n") == 1
     file.write_text(code.replace("LEAST_REPEATS = 0.1\n", "LEAST_REPEATS = 0.1 + 1e-9\n"), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of this checkout in which the router's code is another."""
+    folder = copy_code(tmp_path_factory.mktemp("checkout"))
+    edit(folder)
     return folder
 
 
@@ -141,9 +151,65 @@ def test_run_does_just_that(root, checkout):
     assert {path: sha256(path) for path in before} == before
 
 
-def in_checkout(checkout, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(checkout)}
+def start_in(checkout, *arguments):
+    """The command line with the code of that checkout."""
+    path = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path}
     command = [sys.executable, "-m", "nano_think", *map(str, arguments)]
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=600)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=checkout, env=environment, **pipes)
+
+
+def in_checkout(checkout, *arguments):
+    process = start_in(checkout, *arguments)
+    out, err = process.communicate(timeout=PATIENCE * 280)
+    assert process.returncode == 0, err
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.mark.slow
+def test_damaged_stages_are_made_again_alone(root, nano_run, commands):
+    """A flipped byte, a missing file and a torn manifest, each in another stage: these are made anew, as they were, and
+    what was made of them stays.
+    """
+    stages = "tokens", "diffuser", "memory"
+    places = {stage: root / nano_run.folder(stage).relative_to(nano_run.root) for stage in stages}
+    before = {path: sha256(path) for path in root.glob("*/*/manifest.json")}
+    files = [path for place in places.values() for path in place.rglob("*") if path.is_file()]
+    whole = {path: sha256(path) for path in files if path.name != "manifest.json"}
+    flip(max((path for path in whole if places["tokens"] in path.parents), key=lambda path: path.stat().st_size))
+    (places["diffuser"] / "expert.safetensors").unlink()
+    (places["memory"] / "manifest.json").write_text("{")
+    done = commands(*NANO, "--root", root)
     assert done.returncode == 0, done.stderr
-    return done
+    made = {line.split(":")[0] for line in done.stderr.splitlines() if ": done in" in line}
+    assert made == places.keys()
+    assert {path: sha256(path) for path in whole} == whole
+    changed = {path.parent for path, digest in before.items() if sha256(path) != digest}
+    assert changed == set(places.values())
+
+
+def flip(file):
+    """Flip a bit of the last byte."""
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+
+
+@pytest.mark.slow
+def test_code_that_is_edited_during_a_run_is_not_sealed_under_the_old_key(root, tmp_path):
+    """A training that has not begun is refused with exit code 2 and the module's name; what is finished stays."""
+    folder = copy_code(tmp_path / "checkout")
+    words = [*NANO, "--root", root, "--force", "diffuser", "--router.train.tokens", "21000"]
+    process = start_in(folder, *words)
+    said = ""
+    for line in process.stderr:
+        said += line
+        if "diffuser: step" in said:
+            edit(folder)
+            break
+    _, rest = process.communicate(timeout=PATIENCE * 200)
+    assert process.returncode == 2, said + rest
+    assert "router: nano_think.training.streams: edited since this run began" in rest.splitlines()[-1]
+    stages = {place.parent.parent.name for place in root.glob("*/*/manifest.json")}
+    assert {"diffuser", "dense"} <= stages and len(list(root.glob("router/*/manifest.json"))) == 1

@@ -1,6 +1,8 @@
 """`nano-think sweep`: a run for each point, what they share made once, and a table of them."""
 
 import contextlib
+import json
+import shutil
 import signal
 import sqlite3
 from types import SimpleNamespace
@@ -12,6 +14,8 @@ from nano_think.core.config import to_dict
 from nano_think.core.errors import DivergedError, Interrupted
 from nano_think.stages.grid import grid
 from nano_think.stages.pipeline import load
+from tests.checkout import wait_for
+from tests.conftest import NANO, PATIENCE
 
 OVER = ("--over", "evaluate.sample_tokens=4,6")
 
@@ -100,3 +104,46 @@ def test_points_are_the_configurations_of_ordinary_runs(runs, tmp_path):
     runs(2.5)
     (point,) = grid(load("nano"), ["seed=7"])
     assert sweep.try_point(point, "nano", tmp_path).artifacts and to_dict(point.config)["seed"] == 7
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE * 600)
+def test_points_share_what_they_can_and_a_second_sweep_makes_nothing(nano_run, commands):
+    """Real runs: only what the setting changes is made, each run is below the sweep in MLflow, and the same command
+    finds everything made.
+    """
+    root = shutil.copytree(nano_run.root, commands.folder / "root", ignore=shutil.ignore_patterns(".prefect", "mlf*"))
+    settings = [word for word in NANO if word != "run"]
+    done = commands("sweep", *settings, *OVER, "--root", root)
+    assert done.returncode == 0, done.stderr
+    made = {line.split(":")[0] for line in done.stderr.splitlines() if ": done in" in line}
+    assert made == {"evaluate", "report"}
+    points = json.loads(done.stdout.splitlines()[-1])["points"]
+    assert {point["settings"]["evaluate.sample_tokens"] for point in points} == {4, 6}
+    assert {point["bits_per_byte"] for point in points} == {nano_run.told.json["results"]["bits_per_byte"]}
+    assert sorted((state, above) for _, state, above in statuses(root)) == [
+        ("FINISHED", 0), ("FINISHED", 1), ("FINISHED", 1),
+    ]  # fmt: skip
+    again = commands("sweep", *settings, *OVER, "--root", root)
+    assert again.returncode == 0 and ": done in" not in again.stderr
+    assert commands.processes() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE * 600)
+def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(nano_run, commands):
+    """In the midst of a training: exit code 130, one line, nothing left, every run in MLflow closed."""
+    root = commands.folder / "root"
+    for stage in ("ingest", "tokenizer", "tokens", "embedding"):
+        place = nano_run.folder(stage)
+        shutil.copytree(place, root / place.relative_to(nano_run.root))
+    settings = [word for word in NANO if word != "run"]
+    process = commands.start("sweep", *settings, "--over", "pretrain.tokens=2_000_000,60000", "--root", root)
+    wait_for(lambda: list(root.glob("diffuser/*/work/curve.jsonl")), 200)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE * 100)
+    assert process.returncode == 130 and "Traceback" not in err, err
+    assert "point 2 of 2" not in err and err.splitlines()[-1].startswith("nano-think: error: interrupted")
+    assert commands.gone(30)
+    assert {state for _, state, _ in statuses(root)} == {"KILLED"}
+    assert list(root.glob("diffuser/*/work/checkpoint-*/state.json"))

@@ -70,6 +70,15 @@ def test_form_has_typed_parameters(checkout, told):
         checkout.shell("prefect", "deployment", "run", "full-pipeline", "-p", "preset=nanno")
 
 
+def test_schedule_is_registered_and_sleeps(checkout, told):
+    """The example in prefect.yaml: every night, once somebody says so."""
+    (deployment,) = [one for one in checkout.ask("deployments/filter") if one["name"] == "full-pipeline"]
+    (schedule,) = deployment["schedules"]
+    assert (schedule["schedule"]["cron"], schedule["active"]) == ("0 3 * * *", False)
+    assert schedule["parameters"] == {"preset": "micro"}
+    assert {one["name"] for one in checkout.ask("deployments/filter") if one["schedules"]} == {"full-pipeline"}
+
+
 def test_literal_command_runs_to_its_end(checkout, run):
     """Completed in Prefect's API, every stage with it; the worker says nothing of errors."""
     log = (checkout.folder / "artifacts" / ".services" / "worker.log").read_text()
