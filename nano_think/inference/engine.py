@@ -143,7 +143,10 @@ class Engine:
 
     def _leave(self, slot: int) -> "_Running":
         self._slots.leave(slot)
-        return self._running.pop(slot)
+        one = self._running.pop(slot)
+        if one.turn:
+            one.turn.close()
+        return one
 
     def _advance(self) -> list[Event]:
         """One more token of every running request, or its end; with a drafter perhaps more."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nano_think.core.errors import LockedError
 from nano_think.inference.request import Request
 from nano_think.memory.entries import Entries
 from nano_think.memory.read import NEIGHBOURS, Gate, Neighbours, mix_distribution, to_key
@@ -56,6 +57,7 @@ class Turn:
     def __init__(self, memories: Memories, request: Request):
         self._memories, self._writes, self._first = memories, request.memory == "read-write", request.turn
         self._said = memories.conversations(request.namespace)
+        self._said.users += 1
         self._before, self._spoken = self._said.clock, len(self._said) > 0
         self._read, self._keys = 0, list[np.ndarray]()
 
@@ -104,10 +106,13 @@ class Turn:
         """Remember a finished turn: its text from `Request.turn` on, as far as the namespace does not remember it yet.
 
         A text that goes on from a remembered document becomes a part of it; one that only begins like it is a document
-        of its own from where they part. Raises `StorageError` when the disk refuses.
+        of its own from where they part. Raises `StorageError` when the disk refuses, and `LockedError` where another
+        process writes the namespace.
         """
         if not self._writes:
             return
+        if not self._said.write:
+            raise LockedError(f"memory '{self._said.folder.name}': another process writes it, and it is only read here")
         known, document = find_beginning(self._said.entries, np.asarray(tokens, dtype=np.int64))
         first = self._read - sum(map(len, self._keys))
         start, end = max(self._goes_on(known), first), min(self._read, len(tokens) - 1)
@@ -115,6 +120,10 @@ class Turn:
             key_TD = np.concatenate(self._keys)[start - first : end - first]
             document = self._said.begin() if document is None else document
             self._said.append(document, list(tokens[start : end + 1]), key_TD, start)
+
+    def close(self) -> None:
+        """The request has ended, one way or another."""
+        self._said.users -= 1
 
     def _goes_on(self, known: int) -> int:
         """From where a text is new of which so many positions are known: not before this turn, but for the border to a

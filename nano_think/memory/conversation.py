@@ -48,7 +48,8 @@ class Conversations:
     Threads may share one: appends follow each other, searches wait neither for the disk nor for an index that is
     trained anew. With `write` it holds the folder's lock until `close`; without, it sees what was there, and more after
     `refresh`. Of more than `limit` entries the oldest turns go: the newest are what a conversation is likely to come
-    back to, and an order of use would make every search a write. `told` says what was found amiss and mended.
+    back to, and an order of use would make every search a write. `told` says what was found amiss and mended; `users`
+    counts who works with it, and would miss it if it were closed.
     """
 
     def __init__(self, folder: Path, owner: Owner, *, write: bool = False, limit: int = LIMIT):
@@ -56,6 +57,7 @@ class Conversations:
             raise UsageError(f"a memory's limit: wanted at least {TURN_TOKENS} entries, got {limit}")
         self.folder, self.owner, self.limit, self.write = folder, owner, limit, write
         self.told: list[str] = []
+        self.users = 0
         self._journal = Journal(folder, owner)
         self._writing, self._guard = threading.RLock(), threading.Lock()
         with contextlib.ExitStack() as opening:

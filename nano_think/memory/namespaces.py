@@ -2,26 +2,49 @@
 
 from pathlib import Path
 
+from nano_think.core.errors import LockedError
 from nano_think.memory.conversation import Conversations
 from nano_think.memory.journal import LOG, Owner
 from nano_think.memory.places import place
+
+MOST_OPEN = 64
 
 
 class Namespaces:
     """What each namespace under a root has said to one model: opened for writing when first wanted, and then held.
 
-    `UsageError` for a name that may not be one, `LockedError` where another process writes it.
+    Where another process writes one, it is opened for reading alone, and for writing once that process has left. Of
+    more than `most` the one that was not wanted for longest is closed, unless it is in use. `UsageError` for a name
+    that may not be one.
     """
 
-    def __init__(self, root: Path, owner: Owner):
-        self._root, self._owner = root, owner
+    def __init__(self, root: Path, owner: Owner, most: int = MOST_OPEN):
+        self._root, self._owner, self._most = root, owner, most
+        # The one that was not wanted for longest first.
         self._held: dict[str, Conversations] = {}
 
     def __call__(self, namespace: str) -> Conversations:
-        if namespace not in self._held:
-            folder = place(self._root, self._owner.model, namespace)
-            self._held[namespace] = Conversations(folder, self._owner, write=True)
-        return self._held[namespace]
+        folder = place(self._root, self._owner.model, namespace)
+        memory = self._held.pop(namespace, None)
+        if memory is None or not memory.write:
+            memory = self._open(folder, memory)
+        self._held[namespace] = memory
+        self._close_idle()
+        return memory
+
+    def _open(self, folder: Path, before: Conversations | None) -> Conversations:
+        try:
+            return Conversations(folder, self._owner, write=True)
+        except LockedError:
+            if before is None:
+                return Conversations(folder, self._owner)
+            before.refresh()
+            return before
+
+    def _close_idle(self) -> None:
+        *others, _ = self._held
+        for name in [name for name in others if not self._held[name].users][: max(0, len(self._held) - self._most)]:
+            self._held.pop(name).close()
 
     def exists(self, namespace: str) -> bool:
         """Whether a namespace has ever been written to; nothing is opened or made to find that."""

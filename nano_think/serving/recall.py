@@ -44,6 +44,8 @@ class Recall:
     def forget(self, namespace: str, document: int | None = None) -> dict[str, Any]:
         """Erase one document, or all of a namespace, from every file; how many entries went."""
         memory = self._memory(namespace)
+        if memory is not None and not memory.write:
+            raise ApiError(503, f"another process writes memory '{namespace}' now; erase it there", code="in_use")
         gone = memory.forget(None if document is None else [document]) if memory is not None else 0
         if document is not None and not gone:
             raise ApiError(404, f"memory '{namespace}' has no document {document}", code="document_not_found")

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nano_think.core.errors import StorageError
+from nano_think.core.errors import LockedError, StorageError
 from nano_think.inference.engine import Engine
 from nano_think.inference.remembering import Memories, find_beginning
 from nano_think.inference.request import Event, Request
@@ -19,6 +19,7 @@ from nano_think.inference.slots import context_start
 from nano_think.memory.conversation import Conversations
 from nano_think.memory.entries import Entries
 from nano_think.memory.journal import Owner
+from nano_think.memory.namespaces import Namespaces
 from nano_think.memory.places import place
 from nano_think.memory.read import Gate, to_key
 from nano_think.memory.store import VectorStore
@@ -258,3 +259,21 @@ def test_the_longest_known_beginning_is_found(texts: list[list[int]], text: list
         assert text[: len(texts[document])] == texts[document] and len(texts[document]) == known + 1
     else:
         assert not any(n - 1 == known > 0 and n == len(one) for n, one in zip(same, texts, strict=True))
+
+
+def test_a_turn_beside_another_writer_is_answered_read_and_says_that_it_is_not_remembered(
+    tmp_path: Path, model: NanoThink
+):
+    """And while it runs its memory is in use."""
+    other, mine = Namespaces(tmp_path, OWNER), Namespaces(tmp_path, OWNER)
+    other("alice")
+    asked = Request(prompt=(START, 3, 4), max_new_tokens=3, memory="read-write", namespace="alice", sampling=GREEDY)
+    one = Engine(model, Letters(), 64, memories=Memories(conversations=mine, gate=SHARP))
+    events, users = [], []
+    for event in one.stream(asked):
+        events.append(event)
+        users.append(mine("alice").users)
+    assert [event.finish for event in events] == [None, None, "length"] and users == [1, 1, 0]
+    assert "memory 'alice': another process writes it" in events[-1].error
+    assert isinstance(events[-1].failure, LockedError) and len(mine("alice")) == 0
+    other.close(), mine.close()

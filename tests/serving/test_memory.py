@@ -100,3 +100,17 @@ def test_text_behind_a_gap_is_shown_whole(server, memories, tokenizer):
 
 def test_number_of_a_document_must_be_one(server):
     assert server.client.delete("/v1/memory/default/first").status_code in (400, 422)
+
+
+def test_memory_that_another_process_writes_is_read_and_erased_there(server, memories, tokenizer, tmp_path):
+    """What it writes is seen; once it has left, this one writes."""
+    other = Namespaces(tmp_path, OWNER)
+    document = remember(other, tokenizer)
+    (told,) = server.client.get("/v1/memory/default").json()["documents"]
+    assert told["text"] == f"<|bos|>{SECRET}"
+    remember(other, tokenizer, text="in the beginning")
+    assert len(server.client.get("/v1/memory/default").json()["documents"]) == 2
+    refused = server.client.delete(f"/v1/memory/default/{document}")
+    assert refused.status_code == 503 and refused.json()["error"]["code"] == "in_use"
+    other.close()
+    assert server.client.delete(f"/v1/memory/default/{document}").json()["entries"] > 0

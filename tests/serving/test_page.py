@@ -164,6 +164,39 @@ def test_keys_alone_are_enough(browser, page):
     assert "words" in reached
 
 
+def test_the_page_asks_for_no_more_memory_than_the_server_gives(browser, page):
+    """And says where something could not be remembered."""
+    server = page(memory="read", namespace="office")
+    server.engine.amiss = "no space left"
+    say(browser, "the word")
+    finished(browser)
+    assert [(one.memory, one.namespace) for one in server.engine.asked] == [("read", "office")]
+    assert "this turn is not remembered" in browser.text("#alert")
+    browser.click("#open-settings")
+    options = "[...document.querySelector('[name=memory]').options].map((one) => [one.value, one.disabled])"
+    assert browser.run(options) == [["", False], ["off", False], ["read", False], ["read-write", True]]
+    browser.press("Escape")
+    browser.click("#open-memory")
+    browser.until("document.getElementById('memory-name').textContent === 'office'")
+    browser.press("Escape")
+
+
+def test_a_text_goes_on_behind_what_was_said_before(browser, page):
+    """Which is read and belongs to no turn of its own."""
+    server = page()
+    browser.run("const mode = document.querySelector('[name=mode]'); mode.value = 'text'; "
+                "mode.dispatchEvent(new Event('change', {bubbles: true}))")  # fmt: skip
+    say(browser, "the word")
+    finished(browser)
+    say(browser, " and the word")
+    finished(browser, 2)
+    browser.run("mode.value = 'chat'; mode.dispatchEvent(new Event('change', {bubbles: true}))")
+    first, second = server.engine.asked
+    decode = server.engine.tokenizer.decode
+    assert first.turn == 0 and decode(second.prompt[second.turn :]) == " and the word"
+    assert decode(second.prompt[: second.turn]) == "<|bos|>the word" + " the word" * 60
+
+
 def test_a_memory_entry_is_erased(browser, page, tokenizer):
     page()
     remember(page.memories, tokenizer, text="in the beginning")
