@@ -151,8 +151,8 @@ def test_the_chat_pipeline_runs_as_well(checkout, run):
     checkout.shell("prefect", "deployment", "run", "chat-pipeline/chat-pipeline", "-p", "preset=chat-nano")
 
     def ended():
-        (chat,) = [one for one in checkout.runs() if one["name"] == "chat-nano"]
-        return chat if chat["end_time"] else None
+        """The run, which bears the preset's name from its first moment on the worker, once it is over."""
+        return next((one for one in checkout.runs() if one["name"] == "chat-nano" and one["end_time"]), None)
 
     chat = wait_for(ended, 400, every=1)
     assert chat["state_type"] == "COMPLETED"
