@@ -89,7 +89,7 @@ class RouterObjective(Objective):
         if not more:
             return head.mean_nll(routed.hidden, targets_BT, scored_BT)
         share_BTK = self.model.router.blend.scale * routed.weights
-        return masked_mean(blended_nll(head, share_BTK, *more, targets_BT), scored_BT)
+        return masked_mean(blended_nll(head, share_BTK, more[0], targets_BT), scored_BT)
 
     def _drop(self, B: int, device: torch.device) -> Tensor | None:
         K = len(self.model.names)
