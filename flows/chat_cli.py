@@ -51,7 +51,8 @@ def _arguments_kind() -> type:
         """
 
         preset: str = "chat"
-        """Which settings to start from: chat-nano (a minute, for tests), chat (a laptop, a quarter of an hour)."""
+        """Which settings to start from: chat-nano (a minute, for tests), chat-component (for measuring parts), chat (a
+        laptop, a quarter of an hour)."""
         config: Path | None = None
         """File of settings laid over the preset: YAML, TOML, or Python, whose names at the top are settings."""
         root: Path = Path("artifacts")

@@ -19,6 +19,7 @@ from nano_think.nn.mla import LatentAttention
 from nano_think.nn.native import Kernels
 from tests.tiny import (
     MODELS,
+    PARTED,
     START,
     VARIANTS,
     WIDTH,
@@ -171,7 +172,7 @@ def test_256_greedy_tokens_of_the_model(name: str):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["mean", "chat", "chat mixture"])
+@pytest.mark.parametrize("name", ["mean", "chat", "chat mixture", *PARTED])
 def test_rows_do_not_see_each_other(name: str):
     """Another text in one row changes nothing in the others, bit for bit."""
     model, tokens_BT = tiny_model(name), packed(3)
@@ -185,7 +186,7 @@ def test_rows_do_not_see_each_other(name: str):
 
 @torch.no_grad()
 @pytest.mark.parametrize("pieces", [[T], [19, 1, T - 20], [1] * T])
-@pytest.mark.parametrize("name", ["mean", "chat"])
+@pytest.mark.parametrize("name", ["mean", "chat", *PARTED])
 def test_documents_do_not_see_each_other_through_a_cache(name: str, pieces: list[int]):
     model = tiny_model(name)
     tokens_BT, other_BT = packed(), packed()
@@ -360,7 +361,7 @@ def test_cache_in_half_precision(name: str):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["expert", "chat"])
+@pytest.mark.parametrize("name", ["expert", "chat", *PARTED])
 def test_model_behind_its_cache_in_half_precision(name: str):
     model = tiny_model(name)
     with torch.autocast("cpu", torch.bfloat16):

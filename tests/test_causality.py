@@ -16,6 +16,7 @@ from nano_think.memory.read import Gate, Neighbours, mixed_nll
 from nano_think.memory.store import VectorStore
 from nano_think.models import embedder as embedder_module
 from nano_think.models import think
+from nano_think.models.chat import Chat
 from nano_think.models.embedder import Embedder, EmbedderConfig
 from nano_think.nn import blend, s6, ssm
 from nano_think.nn.documents import number_documents, same_document
@@ -56,7 +57,9 @@ def run_model(name: str) -> Run:
     def run(tokens_BT: Tensor) -> tuple[Tensor, ...]:
         routed = model(tokens_BT)
         outputs = (routed.hidden, model.logits(routed), routed.streams)
-        return outputs if name in ("static", "chat") else (*outputs, routed.weights)
+        fixed = name == "static" or routed.weights.shape[-1] == 1
+        figures = model.judge(routed).values() if isinstance(model, Chat) else ()
+        return (*outputs, *figures) if fixed else (*outputs, routed.weights, *figures)
 
     return run
 

@@ -1,6 +1,7 @@
 """Models that are built in milliseconds; an expert that is new in the registry needs no line here."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import get_args, get_type_hints
 
 import torch
@@ -12,6 +13,7 @@ from nano_think.heads.language import LanguageHead, normalise_table
 from nano_think.models.chat import Chat, Model
 from nano_think.models.think import NanoThink, Router, RouterConfig
 from nano_think.nn.blend import BlendKind
+from nano_think.parts import PARTS, Part, build_part
 from tests.perturbation import randomise_zeros
 
 WIDTH, VOCABULARY, START = 16, 50, 49
@@ -21,8 +23,10 @@ SHAPE = {
 ROUTER_KINDS: tuple[BlendKind, ...] = ("static", "mean", "token", "expert")
 # And what else a router can be asked for, as "kind setting".
 ROUTERS = (*ROUTER_KINDS, "expert mha", "expert probability")
+# The chat model with each registered part, and with all of them.
+PARTED = (*(f"chat {name}" for name in PARTS), "chat parts")
 # Every whole model that reads tokens: mixtures by their routers, the chat model, a mixture thawed to be one.
-MODELS = (*ROUTERS, "chat", "chat mixture")
+MODELS = (*ROUTERS, "chat", "chat mixture", *PARTED)
 
 
 def variants() -> list[str]:
@@ -77,17 +81,29 @@ def tiny_mixture(name: str = "expert", randomised: bool = True, **more) -> NanoT
     return NanoThink(tiny_head(), experts, randomise_zeros(router) if randomised else router, START).eval()
 
 
-def tiny_chat(randomised: bool = True, **more) -> Chat:
+def tiny_chat(randomised: bool = True, parts: Sequence[str] = (), **more) -> Chat:
     """A chat model with a body of its own, in evaluation mode; as at its start unless randomised."""
     torch.manual_seed(0)
     backbone = build_expert("transformer", tiny_config("transformer", **more), WIDTH)
-    return Chat(tiny_head(), randomise_zeros(backbone) if randomised else backbone, START).eval()  # type: ignore
+    model = Chat(tiny_head(), backbone, START, {name: tiny_part(name, **more) for name in parts})  # type: ignore
+    return (randomise_zeros(model) if randomised else model).eval()  # type: ignore
+
+
+def tiny_part(name: str, **more) -> Part:
+    """A registered part over the tiny vocabulary, whose first 30 ids are digits."""
+    known = {field.name for field in dataclasses.fields(PARTS[name].Config)}
+    config = PARTS[name].Config(**{key: value for key, value in more.items() if key in known})
+    part = build_part(name, config, WIDTH, VOCABULARY)
+    words = [str(token % 10).encode() if token < 30 else b"word" for token in range(VOCABULARY)]
+    part.study(words, tiny_head())
+    return part
 
 
 def tiny_model(name: str, **more) -> Model:
     """Any of `MODELS`, in evaluation mode."""
-    if name == "chat":
-        return tiny_chat(**more)
+    if name == "chat" or name in PARTED:
+        parts = list(PARTS) if name == "chat parts" else name.split()[1:]
+        return tiny_chat(parts=parts, **more)
     return tiny_mixture(**more).thaw() if name == "chat mixture" else tiny_mixture(name, **more)
 
 
@@ -96,3 +112,10 @@ def draw_tokens(B: int, T: int, starts: tuple[int, ...] = (0,), seed: int = 0) -
     tokens_BT = torch.randint(0, START, (B, T), generator=torch.Generator().manual_seed(seed))
     tokens_BT[:, list(starts)] = START
     return tokens_BT
+
+
+class Words:
+    """Of a tokenizer, what the engine needs: id 7 is "7 "."""
+
+    def token_bytes(self, token: int) -> bytes:
+        return f"{token} ".encode()

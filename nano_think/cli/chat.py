@@ -12,7 +12,7 @@ import tyro
 from nano_think.cli.arguments import parse_arguments
 from nano_think.cli.conversation import Conversation
 from nano_think.core.errors import UsageError
-from nano_think.inference.request import Memory
+from nano_think.inference.request import Memory, expect_dials, parse_dials
 from nano_think.inference.sampling import SamplingConfig
 
 HISTORY = 1000
@@ -33,6 +33,8 @@ class ChatArguments:
     """Whether what the namespace remembers counts, and whether finished turns are remembered."""
     namespace: str = "default"
     """Whose memory it is."""
+    psyche: str = ""
+    """How far the modes of a chat model's psyche are turned up, as in id=-2,superego=4 (nats)."""
     history: Path = Path("~/.nano_think_history")
     """Where lines that were typed are kept, for the arrow keys; /dev/null keeps none."""
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
@@ -57,16 +59,19 @@ def main(arguments: list[str]) -> int:
 
 def _open(wanted: ChatArguments, held: contextlib.ExitStack) -> Conversation:
     from nano_think.memory.namespaces import Namespaces
+    from nano_think.models.chat import dials_of
     from nano_think.stages.opening import open_model
     from nano_think.stages.talking import Talker
 
     opened = open_model(wanted.model, wanted.root)
+    psyche = parse_dials(wanted.psyche)
+    expect_dials(psyche, dials_of(opened.model))
     namespaces = Namespaces(wanted.root, opened.owner)
     held.callback(namespaces.close)
     talker = Talker(opened, opened.engine(rows=1, conversations=namespaces))
     return Conversation(
         talker=talker, namespaces=namespaces, sampling=wanted.sampling,
-        max_new_tokens=wanted.max_new_tokens, memory=wanted.memory, namespace=wanted.namespace,
+        max_new_tokens=wanted.max_new_tokens, memory=wanted.memory, namespace=wanted.namespace, psyche=psyche,
     )  # fmt: skip
 
 

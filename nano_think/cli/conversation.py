@@ -18,9 +18,10 @@ from nano_think.cli.signals import go_on_after
 from nano_think.core.console import clean
 from nano_think.core.errors import InputError, NanoThinkError, UsageError, nearest, storage
 from nano_think.core.files import read_json, write_json
-from nano_think.inference.request import Event, Memory
+from nano_think.inference.request import Event, Memory, expect_dials, parse_dials
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.memory.namespaces import Namespaces
+from nano_think.parts import Dials
 from nano_think.report.palette import EXPERTS, slot
 from nano_think.stages.talking import Talker
 
@@ -31,6 +32,7 @@ HELP = {
     "/load FILE": "go on from what was said in a file",
     "/temp NUMBER": "how freely words are drawn (0: always the likeliest)",
     "/memory [off|read|read-write]": "what is remembered, or what is done with it",
+    "/psyche [NAME=NUMBER ...]": "turn up modes, as in superego=4, or tell how they stand; off: none",
     "/experts": "a bar of the experts' weights for each word of the last answer",
     "/quit": "end",
 }
@@ -47,6 +49,7 @@ class Conversation:
     max_new_tokens: int
     memory: Memory
     namespace: str
+    psyche: Dials = field(default_factory=dict)
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     last: list[Event] = field(default_factory=list)
     over: bool = False
@@ -63,7 +66,8 @@ class Conversation:
 
     def _answer(self, text: str) -> None:
         self.last = []
-        events = self.talker.stream(text, self.max_new_tokens, self.sampling, self.memory, self.namespace)
+        usual = (self.max_new_tokens, self.sampling, self.memory, self.namespace, self.psyche)
+        events = self.talker.stream(text, *usual)
         try:
             for event in events:
                 self.last.append(event)
@@ -78,13 +82,14 @@ class Conversation:
         spoken = [event for event in self.last if event.weights]
         if spoken and len(self.talker.names) > 1:
             means = [sum(part) / len(spoken) for part in zip(*(event.weights for event in spoken), strict=True)]
-            self.console.print(bar(means).append(f"  {in_words(self.talker.names, means)}", style="dim"))
+            told = [in_words(self.talker.names, means), *figures_in_words(spoken)]
+            self.console.print(bar(means).append(f"  {', '.join(told)}", style="dim"))
 
     def _command(self, text: str) -> None:
         name, _, rest = text[1:].partition(" ")
         commands = {
             "help": self._help, "reset": self._reset, "save": self._save, "load": self._load, "temp": self._temp,
-            "memory": self._memory, "experts": self._experts, "quit": self._quit,
+            "memory": self._memory, "psyche": self._psyche, "experts": self._experts, "quit": self._quit,
         }  # fmt: skip
         if name not in commands:
             raise UsageError(f"unknown command '/{name[:40]}'.{nearest(name, commands)}")
@@ -127,6 +132,14 @@ class Conversation:
         count = len(self.namespaces(self.namespace))
         self.console.print(Text(f"{self.memory}; '{self.namespace}' holds {count:,} entries"))
 
+    def _psyche(self, text: str) -> None:
+        if text:
+            dials = {} if text == "off" else parse_dials(text)
+            expect_dials(dials, self.talker.dials)
+            self.psyche = dials
+        standing = [f"{name} {self.psyche.get(name, 0.0):g}" for name in self.talker.dials]
+        self.console.print(Text(", ".join(standing) or "this model has no psyche"))
+
     def _experts(self, _: str) -> None:
         names = self.talker.names
         for event in self.last:
@@ -160,6 +173,13 @@ def colour(expert: int) -> Style:
 
 def in_words(names: Sequence[str], weights: Sequence[float]) -> str:
     return ", ".join(f"{name.replace('_', '-')} {weight:.0%}" for name, weight in zip(names, weights, strict=True))
+
+
+def figures_in_words(events: Sequence[Event]) -> list[str]:
+    """The means over an answer of what the model's parts told."""
+    names = events[0].figures if events else ()
+    means = {name: sum(event.figures[name] for event in events) / len(events) for name in names}
+    return [f"{name.replace('_', ' ')} {mean:.2f}" for name, mean in means.items()]
 
 
 def _path(file: str, command: str) -> Path:

@@ -16,7 +16,8 @@ from nano_think.core.errors import UsageError
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.inference.drafting import Drafter
 from nano_think.inference.engine import Engine
-from nano_think.inference.request import Event, Memory, Request
+from nano_think.inference.ranking import best_of
+from nano_think.inference.request import Event, Memory, Request, parse_dials
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.models.checkpoint import load_model
 from nano_think.stages.artifact import find_model
@@ -48,6 +49,10 @@ class GenerateArguments:
     """How many tokens it guesses at a time (tokens)."""
     draft_steps: int = 1
     """For a diffuser: in how many answers it denoises them (steps)."""
+    best_of: int = 1
+    """Write this many continuations, with seeds one after another, and show the one of the lowest energy (texts)."""
+    psyche: str = ""
+    """How far the modes of a chat model's psyche are turned up, as in id=-2,superego=4 (nats)."""
     show_routing: bool = False
     """Print each token on its own line with the weight of each expert."""
     json: bool = False
@@ -60,14 +65,19 @@ def main(arguments: list[str]) -> int:
     wanted = parse_arguments(GenerateArguments, "generate", arguments)
     if wanted.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens: wanted at least 1, got {wanted.max_new_tokens}")
+    if wanted.best_of < 1:
+        raise UsageError(f"--best-of: wanted at least 1, got {wanted.best_of}")
+    if wanted.best_of > 1 and wanted.draft:
+        raise UsageError("--best-of and --draft: wanted one of them; a drafter answers one request at a time")
     prompt = read_prompt(wanted.prompt, wanted.file)
     with ExitStack() as held:
         engine, tokenizer = _open(wanted, held)
         request = Request(
             prompt=tuple(tokenizer.encode_document(prompt)), max_new_tokens=wanted.max_new_tokens, stop=wanted.stop,
             sampling=wanted.sampling, memory=wanted.memory, namespace=wanted.namespace,
+            psyche=parse_dials(wanted.psyche),
         )  # fmt: skip
-        events = _heeded(engine.stream(request))
+        events = _heeded(engine.stream(request) if wanted.best_of == 1 else best_of(engine, request, wanted.best_of))
         if wanted.json:
             told = _as_json(prompt, list(events), tokenizer, engine.names)
             print(json.dumps(told, ensure_ascii=False))
@@ -88,7 +98,8 @@ def _open(wanted: GenerateArguments, held: ExitStack) -> tuple[Engine, Tokenizer
 
         memories = open_memories(wanted.root, artifact, memory, held, write=wanted.memory == "read-write")
     drafter = Drafter(model, wanted.draft, wanted.draft_tokens, wanted.draft_steps) if wanted.draft else None
-    return Engine(model, tokenizer, shape.window, rows=1, memories=memories, drafter=drafter), tokenizer
+    rows = min(wanted.best_of, 8)
+    return Engine(model, tokenizer, shape.window, rows=rows, memories=memories, drafter=drafter), tokenizer
 
 
 def _heeded(events: Iterator[Event]) -> Iterator[Event]:

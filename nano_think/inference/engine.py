@@ -16,10 +16,10 @@ from nano_think.core.errors import NanoThinkError, StorageError, UsageError
 from nano_think.inference.detokenizer import TextStream
 from nano_think.inference.drafting import Drafter
 from nano_think.inference.remembering import Memories, Turn
-from nano_think.inference.request import Event, Finish, Request
+from nano_think.inference.request import Event, Finish, Request, expect_dials
 from nano_think.inference.sampling import accept, distribution, draw
 from nano_think.inference.slots import Slots
-from nano_think.models.chat import Model
+from nano_think.models.chat import Model, dials_of, figures_of
 
 
 class Bytes(Protocol):
@@ -64,6 +64,11 @@ class Engine:
         return self.model.names
 
     @property
+    def dials(self) -> list[str]:
+        """What requests may steer (`Request.psyche`)."""
+        return dials_of(self.model)
+
+    @property
     def waiting(self) -> int:
         """Requests that have not begun."""
         return len(self._waiting)
@@ -85,6 +90,7 @@ class Engine:
             wrong = [token for token in ids if not 0 <= token < vocabulary]
             if wrong:
                 raise UsageError(f"{name}: wanted ids from 0 to {vocabulary - 1}, got {wrong[0]}")
+        expect_dials(request.psyche, self.dials)
         running = _Running(next(self._ids), request)
         self._waiting.append(running)
         return running.id
@@ -155,13 +161,17 @@ class Engine:
             most = min(self.drafter.tokens, self._slots.room(slot, one.tokens), one.left - 1)
             if most > 0:
                 return self._judge(self.drafter, slot, one, most)
-        last, new = self._slots.predict({slot: one.tokens for slot, one in self._running.items()})
+        texts = {slot: one.tokens for slot, one in self._running.items()}
+        last, new = self._slots.predict(texts, {slot: one.request.psyche for slot, one in self._running.items()})
         logits_RV, weights = self.model.logits_of_rows(last), last.weights[:, 0].tolist()
+        figures = {name: values[:, 0].tolist() for name, values in figures_of(self.model, last).items()}
         rows, events = zip(self._running.values(), logits_RV.unbind(), weights, new, strict=True), []
-        for one, logits_V, weight, hidden_TD in rows:
+        for place, (one, logits_V, weight, hidden_TD) in enumerate(rows):
             logits_V = one.remember(logits_V, hidden_TD)
             token = draw(logits_V, one.request.sampling, one.generator, one.seen(self.model.start_token))
-            events.append(one.conclude(one.take(token, logits_V, weight, self.model, self.tokenizer)))
+            event = one.take(token, logits_V, weight, self.model, self.tokenizer)
+            own = {name: values[place] for name, values in figures.items()}
+            events.append(one.conclude(replace(event, figures=own) if own else event))
         return events
 
     def _judge(self, drafter: Drafter, slot: int, one: "_Running", most: int) -> list[Event]:

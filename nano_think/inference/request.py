@@ -3,13 +3,15 @@
 K experts, V vocabulary
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nano_think.core.errors import NanoThinkError, UsageError
+from nano_think.core.errors import NanoThinkError, UsageError, nearest
 from nano_think.inference.sampling import SamplingConfig
+from nano_think.parts import Dials
 
-MOST_LOGPROBS, MOST_STOPS = 20, 16
+MOST_LOGPROBS, MOST_STOPS, MOST_TURN = 20, 16, 20.0
 
 Memory = Literal["off", "read", "read-write"]
 Finish = Literal["stop", "length", "cancelled", "error"]
@@ -40,7 +42,11 @@ class Request:
     have left there, or what was erased or not to be kept (position).
     """
 
+    psyche: Dials = field(default_factory=dict)
+    """How far each mode of a psyche is turned up, by name, -20 to 20; what is not named stands at 0 (nats)."""
+
     def __post_init__(self) -> None:
+        check_dials(self.psyche)
         if not self.prompt:
             raise UsageError("prompt: wanted at least the start token, got nothing")
         if self.max_new_tokens < 1:
@@ -49,6 +55,35 @@ class Request:
             raise UsageError(f"stop: wanted up to {MOST_STOPS} texts, none of them empty, got {list(self.stop)}")
         if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
             raise UsageError(f"logprobs: wanted 0 to {MOST_LOGPROBS}, got {self.logprobs}")
+
+
+def check_dials(dials: Dials) -> None:
+    """`UsageError` where one is turned too far, or to no number."""
+    for name, value in dials.items():
+        if not abs(value) <= MOST_TURN:
+            raise UsageError(f"psyche: {name[:40]}: wanted a number from -{MOST_TURN:g} to {MOST_TURN:g}, got {value}")
+
+
+def parse_dials(text: str) -> Dials:
+    """`id=1,superego=4` as names and numbers; `UsageError` where it is not that."""
+    dials = {}
+    for one in filter(None, text.replace(",", " ").split()):
+        name, _, value = one.partition("=")
+        try:
+            dials[name] = float(value)
+        except ValueError:
+            raise UsageError(f"psyche: wanted NAME=NUMBER,..., as in superego=4, got {one[:40]!r}") from None
+    check_dials(dials)
+    return dials
+
+
+def expect_dials(dials: Dials, known: Sequence[str]) -> None:
+    """`UsageError` for a dial that a model has not got."""
+    for name in dials:
+        if not known:
+            raise UsageError("psyche: this model has none; train one with: nano-think sft --parts.on psyche")
+        if name not in known:
+            raise UsageError(f"psyche: unknown '{name[:40]}'; wanted {', '.join(known)}.{nearest(name[:40], known)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +105,8 @@ class Event:
     """The likeliest tokens and their ln p, the likeliest first (nats)."""
     weights: tuple[float, ...] = ()
     """How much each expert was trusted, (K), in the order of `Engine.names`."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What the model's parts tell of the text before this token, by name: its energy, the loss that is expected."""
     finish: Finish | None = None
     """Why the answer ends here: its end or a stop string, `max_new_tokens`, `Engine.cancel`, an error of its own."""
     error: str = ""

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nano_think.models.chat import Model
+from nano_think.models.chat import Model, start_steered
 from nano_think.models.think import Cache, Routed
 from nano_think.nn.cache import Rows
+from nano_think.parts import Dials
 
 PIECE = 512
 
@@ -53,15 +54,17 @@ class Slots:
         self._model, self._window = model, window
         self.cache, self._kept = model.start(count, window), dict[int, _Kept]()
 
-    def predict(self, texts: Mapping[int, Sequence[int]]) -> Predicted:
+    def predict(self, texts: Mapping[int, Sequence[int]], steered: Mapping[int, Dials] | None = None) -> Predicted:
         """What the model predicts after the text of each slot: its answer to
-        `tokens[context_start(len(tokens), window):]` at once.
+        `tokens[context_start(len(tokens), window):]` at once, steered as is said when the text is first read.
 
         A text that is one token longer than at the last call is read on by one step together with all others like it;
         any other is read from its beginning.
         """
         stepping = {slot: tokens[-1] for slot, tokens in texts.items() if self._goes_on(slot, tokens)}
-        found = {slot: self._read(slot, tokens) for slot, tokens in texts.items() if slot not in stepping}
+        dials = steered or {}
+        reading = {slot: tokens for slot, tokens in texts.items() if slot not in stepping}
+        found = {slot: self._read(slot, tokens, dials.get(slot, {})) for slot, tokens in reading.items()}
         if stepping:
             routed = self._step(stepping)
             if not found:
@@ -109,9 +112,9 @@ class Slots:
         kept, first = self._kept.get(slot), context_start(len(tokens), self._window)
         return kept is not None and kept.first == first and first + kept.length == len(tokens) - 1
 
-    def _read(self, slot: int, tokens: Sequence[int]) -> tuple[Routed, Tensor]:
+    def _read(self, slot: int, tokens: Sequence[int], dials: Dials) -> tuple[Routed, Tensor]:
         first, before = context_start(len(tokens), self._window), self._kept.get(slot)
-        one, context = self._model.start(1, self._window), list(tokens[first:])
+        one, context = start_steered(self._model, 1, self._window, dials), list(tokens[first:])
         last, hidden_TD = read(self._model, context, one)
         self.cache.join(slot, one)
         new = len(context) if before is None else len(tokens) - before.first - before.length

@@ -40,18 +40,25 @@ class Blend(nn.Module):
             self.read_streams = linear(n_streams * width, n_streams, zero=True)
 
     def weights(
-        self, context_BTD: Tensor, streams_BTKD: Tensor, documents_BT: Tensor, dropped_BK: Tensor | None = None
-    ) -> Tensor:
-        """The weights, (B, T, K): not negative, summing to 1 in fp32. `dropped_BK` is True for streams left out."""
+        self, context_BTD: Tensor, streams_BTKD: Tensor, documents_BT: Tensor, dropped_BK: Tensor | None = None,
+        steer_BK: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The weights, (B, T, K): not negative, summing to 1 in fp32. `dropped_BK` is True for streams left out;
+        `steer_BK` is added to what the softmax is taken of (nats).
+        """
         pooled_BTD = running_mean(context_BTD, documents_BT) if self.kind == "mean" else context_BTD
-        return self._weights(pooled_BTD, streams_BTKD, dropped_BK)
+        return self._weights(pooled_BTD, streams_BTKD, dropped_BK, steer_BK)
 
-    def extend(self, context_BTD: Tensor, streams_BTKD: Tensor, span: Span, cache: RunningMean) -> Tensor:
+    def extend(
+        self, context_BTD: Tensor, streams_BTKD: Tensor, span: Span, cache: RunningMean, steer_BK: Tensor | None = None
+    ) -> Tensor:
         """The weights of new tokens, (B, T, K), of which only the kind "mean" asks what came before."""
         pooled_BTD = cache.extend(context_BTD, span) if self.kind == "mean" else context_BTD
-        return self._weights(pooled_BTD, streams_BTKD, None)
+        return self._weights(pooled_BTD, streams_BTKD, None, steer_BK)
 
-    def advance(self, context_RD: Tensor, streams_RKD: Tensor, rows: Rows, cache: RunningMean) -> Tensor:
+    def advance(
+        self, context_RD: Tensor, streams_RKD: Tensor, rows: Rows, cache: RunningMean, steer_RK: Tensor | None = None
+    ) -> Tensor:
         """The weights of one new token of each of R rows, (R, K)."""
         pooled_RD = cache.advance(context_RD, rows) if self.kind == "mean" else context_RD
         logits_RK = self.bias.expand(len(context_RD), -1).contiguous()
@@ -60,14 +67,19 @@ class Blend(nn.Module):
         if self.kind == "expert":
             streams_RE = self.norm_streams(streams_RKD.float()).flatten(1)
             logits_RK = linear_rows(streams_RE, self.read_streams.weight, add_RO=logits_RK)
+        logits_RK = logits_RK if steer_RK is None else logits_RK + steer_RK
         return logits_RK.float().softmax(dim=-1)
 
-    def _weights(self, context_BTD: Tensor, streams_BTKD: Tensor, dropped_BK: Tensor | None) -> Tensor:
+    def _weights(
+        self, context_BTD: Tensor, streams_BTKD: Tensor, dropped_BK: Tensor | None, steer_BK: Tensor | None = None
+    ) -> Tensor:
         logits_BTK = self.bias.expand(*context_BTD.shape[:2], -1)
         if self.kind != "static":
             logits_BTK = logits_BTK + self.read_context(self.norm_context(context_BTD.float()))
         if self.kind == "expert":
             logits_BTK = logits_BTK + self.read_streams(self.norm_streams(streams_BTKD.float()).flatten(2))
+        if steer_BK is not None:
+            logits_BTK = logits_BTK + steer_BK[:, None]
         if dropped_BK is not None:
             logits_BTK = logits_BTK.masked_fill(dropped_BK[:, None], float("-inf"))
         return logits_BTK.float().softmax(dim=-1)

@@ -42,6 +42,24 @@ def document_changes(documents_BT: Tensor, last_B: Tensor | None = None) -> Tens
     return new_BT
 
 
+def mean_ahead(x_BTD: Tensor, counted_BT: Tensor, documents_BT: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+    """The mean of x from each position on over `horizon` positions, its own first, as far as its document and the
+    window go, (B, T, D); and where there is any, (B, T). What `counted_BT` is False for does not count. It looks ahead:
+    for targets, never for what is read.
+    """
+    T = x_BTD.shape[1]
+    last_BT = T - 1 - document_starts(documents_BT.flip(1)).flip(1)
+    last_BT = torch.minimum(last_BT, torch.arange(T, device=x_BTD.device) + horizon - 1)
+
+    def ahead(values_BTD: Tensor) -> Tensor:
+        sum_BTD = values_BTD.double().cumsum(dim=1)
+        return sum_BTD.gather(1, last_BT[..., None].expand_as(sum_BTD)) - sum_BTD + values_BTD
+
+    counted_BT1 = counted_BT[..., None]
+    count_BT1 = ahead(counted_BT1.double())
+    return (ahead(x_BTD * counted_BT1) / count_BT1.clamp_min(1)).float(), count_BT1[..., 0] > 0
+
+
 def running_sum(x_BTD: Tensor, documents_BT: Tensor) -> Tensor:
     """Sum over each document so far, in fp32, (B, T, D)."""
     total_BTD = x_BTD.float().cumsum(dim=1)

@@ -78,6 +78,7 @@ class Answer:
         names = self.served.experts
         return [
             {"text": event.text, "weights": {n: round(w, 4) for n, w in zip(names, event.weights, strict=True)}}
+            | ({"figures": {n: round(value, 4) for n, value in event.figures.items()}} if event.figures else {})
             for event in spoken
         ]
 

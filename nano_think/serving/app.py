@@ -80,6 +80,7 @@ def _add_models(app: FastAPI, served: Served, worker: Worker) -> None:
     about = {"id": served.name, "object": "model", "created": 0, "owned_by": "nano_think"}
     about |= {"experts": list(served.experts), "context_window": served.window, "digest": served.digest}
     about |= {"memory": served.memory, "namespace": served.namespace or None}
+    about |= {"psyche": list(served.dials)}
 
     @app.get("/v1/models")
     async def models() -> Response:

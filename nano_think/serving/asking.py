@@ -7,7 +7,7 @@ from nano_think.core.errors import InputError, UsageError
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.data.tokenizer_chat import CHAT
 from nano_think.inference.dialogue import encode_fitting, last_turn
-from nano_think.inference.request import Memory, Request
+from nano_think.inference.request import Memory, Request, expect_dials
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.serving.config import Limits
 from nano_think.serving.errors import ApiError
@@ -29,6 +29,8 @@ class Served:
     tokenizer: Tokenizer
     window: int
     """Longest context that it was trained with (tokens)."""
+    dials: tuple[str, ...] = ()
+    """What requests may steer."""
     limits: Limits = Limits()
     sampling: SamplingConfig = SamplingConfig()
     answer: int = 256
@@ -85,6 +87,7 @@ def _request(asked: Asked, ids: list[int], likeliest: int | None, served: Served
             logprobs=likeliest,
             memory=_memory(asked, served),
             namespace=asked.namespace or served.namespace or "default",
+            psyche=asked.psyche or {},
         )
     except (UsageError, ValueError) as error:
         raise ApiError(400, str(error)) from None
@@ -94,6 +97,10 @@ def _check(asked: Asked, ids: list[int], served: Served) -> None:
     if asked.model != served.name:
         message = f"no model {asked.model[:80]!r} here; there is '{served.name}'"
         raise ApiError(404, message, param="model", code="model_not_found")
+    try:
+        expect_dials(asked.psyche or {}, served.dials)
+    except UsageError as error:
+        raise ApiError(400, str(error), param="psyche") from None
     if asked.length is not None and asked.length > served.limits.new_tokens:
         message = f"max_tokens: wanted up to {served.limits.new_tokens}, got {asked.length}"
         raise ApiError(400, message, param="max_tokens")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from nano_think.inference.request import MOST_LOGPROBS, MOST_STOPS, Memory
+from nano_think.inference.request import MOST_LOGPROBS, MOST_STOPS, MOST_TURN, Memory
 from nano_think.memory.places import NAME
 from nano_think.serving.errors import ApiError
 
@@ -66,6 +66,7 @@ class Asked(Strict):
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     memory: Memory | None = None
     namespace: str | None = None
+    psyche: dict[str, Annotated[float, Field(ge=-MOST_TURN, le=MOST_TURN)]] | None = None
     truncation: Literal["auto", "disabled"] = "disabled"
     # Known, and only with the value that changes nothing.
     n: Literal[1] | None = None

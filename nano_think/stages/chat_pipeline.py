@@ -4,7 +4,7 @@ A base is built here, or a trained mixture or chat model is taken for it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from nano_think.experts.transformer import TransformerConfig
 from nano_think.models.chat import KIND, LONGEST
 from nano_think.models.checkpoint import load_model
 from nano_think.models.embedder import Embedder
+from nano_think.parts import PARTS, PartConfig, build_part
 from nano_think.stages.artifact import find_model
 from nano_think.stages.chat_evaluate import ChatEvaluate, ChatEvaluateConfig, ChatEvaluateJob
 from nano_think.stages.chat_report import ChatReport, ChatReportJob
@@ -33,6 +34,31 @@ from nano_think.stages.space import SpaceConfig
 from nano_think.stages.tokenizer import TrainTokenizer
 from nano_think.stages.tokens import Tokens, TokensConfig
 from nano_think.training.loop import TrainConfig
+
+# One field per registered part: a new file in parts/ adds its own, and with it its flags and its keys in presets.
+Shapes: Any = make_dataclass(
+    "Shapes",
+    [(name, part.Config, field(default_factory=part.Config)) for name, part in PARTS.items()],
+    bases=(Config,), frozen=True, kw_only=True, slots=True, namespace={"__doc__": "The shape of each part."},
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartsConfig(Shapes):
+    """The second design's unusual parts: which are on, and their shapes."""
+
+    on: tuple[str, ...] = ()
+    """The parts that the chat model gets when it learns from the chats, by name; those that its base has it keeps."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.on if name not in PARTS]
+        if unknown:
+            raise ValueError(f"on: unknown part '{unknown[0]}'; wanted some of {', '.join(PARTS)}")
+
+    def wanted(self) -> dict[str, PartConfig]:
+        """The shapes of those that are on, by name."""
+        return {name: getattr(self, name) for name in PARTS if name in self.on}
+
 
 # Everybody's chats are learned or held out; there is no router that wants some of its own.
 STARTER_CHATS = IngestConfig(sources=("starter_chat",), router_fraction=0.0)
@@ -61,6 +87,8 @@ class ChatConfig(Config):
     """The body: layers, heads, inner width."""
     pretrain: PretrainConfig = PretrainConfig()
     """How the base is trained on the text."""
+    parts: PartsConfig = PartsConfig()
+    """What the chat model has besides a body and a head."""
     chats: IngestConfig = STARTER_CHATS
     """The chats: 'starter_chat' (no network), 'chats:GLOB' for files of your own, dolly, gsm8k or smoltalk from the
     hub."""
@@ -78,6 +106,8 @@ class ChatConfig(Config):
             with torch.device("meta"):
                 Embedder(self.embedding.model, self.space.width, torch.zeros(self.tokenizer.vocab_size))
                 build_expert(KIND, self.backbone, self.space.width)
+                for name, part in self.parts.wanted().items():
+                    build_part(name, part, self.space.width, self.tokenizer.vocab_size)
         except AssertionError as error:
             raise ValueError(f"shapes that do not fit: {error}") from None
 
@@ -119,7 +149,8 @@ def chat_plan(config: ChatConfig, root: Path, name: str = "") -> dict[str, Node]
     nodes = base | {"chats": Node(Chats(config.chats))}
     vocabulary = "tokenizer" if "tokenizer" in base else "base"
     nodes["chat_tokens"] = Node(ChatTokens(ChatTokensConfig()), ("chats", vocabulary))
-    job = SftJob(space=space, seed=config.seed, compute=compute, train=config.sft)
+    wanted = {name: to_dict(part) for name, part in config.parts.wanted().items()}
+    job = SftJob(space=space, seed=config.seed, compute=compute, train=config.sft, parts=wanted)
     nodes["sft"] = Node(Sft(job), ("chat_tokens", *parts))
     evaluate = ChatEvaluateJob(space=space, seed=config.seed, compute=compute, evaluate=config.evaluate)
     nodes["chat_evaluate"] = Node(ChatEvaluate(evaluate), ("chat_tokens", *parts, "sft"))

@@ -1,13 +1,14 @@
 """A base and chats -> a model that one can talk to (supervised fine-tuning)."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nano_think.core.config import Config, parse
+from nano_think.core.errors import UsageError
 from nano_think.core.rng import branch
 from nano_think.data.chat_windows import ChatWindows
 from nano_think.data.loader import Batches
@@ -16,11 +17,12 @@ from nano_think.data.tokenizer_chat import ASSISTANT, ASSISTANT_END
 from nano_think.data.tokens import TokenSet
 from nano_think.experts import count_parameters
 from nano_think.experts.transformer import TransformerConfig
-from nano_think.models.chat import ChatShape, Model, build_chat
+from nano_think.models.chat import Chat, ChatShape, Model, build_chat, read_parts, switch_on
 from nano_think.models.checkpoint import ModelShape, load_model, save_model
 from nano_think.models.embedder import load_head
 from nano_think.models.think import NanoThink
 from nano_think.nn.weights import fill, load_weights
+from nano_think.parts import PARTS
 from nano_think.stages.artifact import Artifact, open_artifact
 from nano_think.stages.chats import tokenizer_of
 from nano_think.stages.pretrain import WEIGHTS
@@ -60,6 +62,8 @@ class SftJob(Job):
     """The fine-tuning's configuration."""
 
     train: TrainConfig
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The settings of the parts that are on, by name: one that is off changes no key."""
 
 
 class Sft(TrainingStage):
@@ -70,16 +74,20 @@ class Sft(TrainingStage):
     Config = SftJob
 
     def modules(self) -> list[str]:
-        return [__name__, "nano_think.stages.training", *expert_modules()]
+        own = [PARTS[name].__module__ for name in self.config.parts]
+        return [__name__, "nano_think.stages.training", *expert_modules(), *own]
 
     def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict[str, Any]:
         job, chats = self.config, inputs["chat_tokens"]
         seed_everything(branch(job.seed, self.name))
+        tokenizer = Tokenizer.load(tokenizer_of(inputs))
         model, shape = open_base(inputs, job.space)
+        if job.parts:
+            shape = give_parts(model, shape, job.parts, tokenizer)
         # A sum of distributions has no gradient for its members: there the router alone learns.
         if isinstance(model, NanoThink) and model.fusion == "hidden":
             model.thaw()
-        marks = marks_of(Tokenizer.load(tokenizer_of(inputs)))
+        marks = marks_of(tokenizer)
         text = TokenSet.open(chats.path, "train")
         expect_ends(model, text, marks)
         windows = ChatWindows(text, job.space.window, job.train.batch, branch(job.seed, self.name, "windows"))
@@ -114,6 +122,19 @@ def open_base(inputs: Inputs, space: SpaceConfig) -> tuple[Model, ModelShape | C
     chat = build_chat(own, head)
     fill(chat.backbone, load_weights(base.path / WEIGHTS), base.path / WEIGHTS)
     return chat.eval(), own
+
+
+def give_parts(
+    model: Model, shape: ModelShape | ChatShape, parts: dict[str, dict[str, Any]], tokenizer: Tokenizer
+) -> ChatShape:
+    """Give a chat model, in place, the parts that it has not got; its new shape."""
+    if not (isinstance(model, Chat) and isinstance(shape, ChatShape)):
+        raise UsageError("parts.on: a mixture for a base takes no parts; leave --base out, or give a chat model")
+    new = switch_on(model, shape, read_parts(parts, "parts"))
+    words = [tokenizer.token_bytes(token) for token in range(shape.vocabulary)]
+    for name in parts.keys() - shape.parts.keys():
+        model.parts[name].study(words, model.head)  # type: ignore[operator]
+    return new
 
 
 def marks_of(tokenizer: Tokenizer) -> Marks:

@@ -9,6 +9,7 @@ from nano_think.inference.dialogue import encode_fitting, last_turn
 from nano_think.inference.engine import Engine
 from nano_think.inference.request import Event, Memory, Request
 from nano_think.inference.sampling import SamplingConfig
+from nano_think.parts import Dials
 from nano_think.stages.opening import Opened, open_model
 
 USUAL = SamplingConfig()
@@ -25,6 +26,11 @@ class Talker:
     def names(self) -> list[str]:
         return self.engine.names
 
+    @property
+    def dials(self) -> list[str]:
+        """What can be steered."""
+        return self.engine.dials
+
     def chat(self, text: str, max_new_tokens: int = 128, sampling: SamplingConfig = USUAL) -> str:
         """What it answers; both sides are kept for the next turn."""
         return "".join(event.text for event in self.stream(text, max_new_tokens, sampling))
@@ -36,9 +42,10 @@ class Talker:
         sampling: SamplingConfig = USUAL,
         memory: Memory = "off",
         namespace: str = "default",
+        psyche: Dials | None = None,
     ) -> Iterator[Event]:
-        """`chat` token by token. Who stops reading ends the answer: what was said until then is kept. Of a turn that
-        fails nothing is.
+        """`chat` token by token, steered by `psyche` where the model has one. Who stops reading ends the answer: what
+        was said until then is kept. Of a turn that fails nothing is.
         """
         wanted = [*self.messages, {"role": "user", "content": text}]
         special = self.opened.tokenizer.special
@@ -46,7 +53,7 @@ class Talker:
         request = Request(
             prompt=tuple(ids), turn=last_turn(ids, self.opened.tokenizer),
             max_new_tokens=max_new_tokens, sampling=sampling, stop_tokens=tuple(special[name] for name in CHAT),
-            memory=memory, namespace=namespace,
+            memory=memory, namespace=namespace, psyche=psyche or {},
         )  # fmt: skip
         said, failed = list[str](), False
         try:

@@ -22,6 +22,7 @@ from nano_think.core.errors import DivergedError, Interrupted, UsageError
 from nano_think.core.rng import branch
 from nano_think.data.loader import Balance, Batches
 from nano_think.training.checkpoint import load_checkpoint, save_checkpoint
+from nano_think.training.cosines import gradient_cosines
 from nano_think.training.layers import checkpoint_layers
 from nano_think.training.objectives import Objective
 from nano_think.training.optim import OptimConfig, build_optimizers, rate_at, set_rate
@@ -68,6 +69,10 @@ class TrainConfig(Config):
     """Checkpoints that are kept: if the newest is damaged, the one before it serves (checkpoints)."""
     log_every: int = 10
     """Steps between two lines of the log (steps)."""
+    cosines: bool = False
+    """Tell in each line of the log how each further term of the loss pulls beside the first: the cosine of their
+    gradients over the parameters that both reach, in the first part of the batch; one more backward pass a term at
+    those steps."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch", "accumulate", "log_every", "validate_tokens", "keep"):
@@ -156,6 +161,7 @@ class _Run:
         self.step, self.bad, self.skipped, self.tokens_per_step = 0, 0, 0, config.batch * batches.window
         self.recent: list[Tensor] = []
         self.last: dict[str, Any] = {}
+        self.cosines: dict[str, float] = {}
         self.seconds, self.gauge = 0.0, gauge
 
     def resume(self) -> None:
@@ -183,7 +189,7 @@ class _Run:
         if self._update(step, loss, norm):
             self.recent.append(torch.stack([loss, *terms.values()]).float())
         self.step = step + 1
-        if self.step % self.config.log_every == 0 or self.step == self.steps:
+        if self._logs(self.step):
             self._report(["loss", *terms])
         if self.validation and (self.step % self.config.validate_every == 0 or self.step == self.steps):
             place = {"step": self.step, "tokens": self.step * self.tokens_per_step}
@@ -194,6 +200,10 @@ class _Run:
                 self._save()
             if stop:
                 raise Interrupted(stop)
+
+    def _logs(self, step: int) -> bool:
+        """Whether there is a line in the log after so many steps."""
+        return step % self.config.log_every == 0 or step == self.steps
 
     def _differentiate(self, step: int) -> dict[str, Tensor]:
         """Leave the gradient of the mean loss over the whole batch, of all processes, in the parameters; the terms."""
@@ -206,6 +216,9 @@ class _Run:
             torch.manual_seed(branch(self.seed, "draws", step, self.ranks.rank, index))
             with self.accelerator.autocast():
                 terms = self.objective(part, step / self.steps)
+            if self.config.cosines and index == 0 and self._logs(step + 1):
+                found_cosines = gradient_cosines(terms, self.objective.parameters())
+                self.cosines = {f"cosine.{name}": value for name, value in found_cosines.items()}
             found.append(torch.stack(list(terms.values())) * (count / whole))
             self.accelerator.backward(found[-1].sum())
         self.ranks.sum_gradients(self.objective.parameters())
@@ -240,7 +253,7 @@ class _Run:
         self.log({
             "event": "step", "step": self.step, "steps": self.steps, "tokens": self.step * self.tokens_per_step,
             "tokens_per_second": speed, **self._mfu(speed),
-            "rate": rate_at(self.step - 1, self.steps, self.config.optim), **self.last,
+            "rate": rate_at(self.step - 1, self.steps, self.config.optim), **self.last, **self.cosines,
         })  # fmt: skip
 
     def _mfu(self, tokens_per_second: float) -> dict[str, float]:

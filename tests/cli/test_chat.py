@@ -22,6 +22,7 @@ class Parrot:
     """A talker that says what it is told, a character a token."""
 
     names = NAMES
+    dials = ("id", "ego")
 
     def __init__(self):
         self.messages, self.asked = [], []
@@ -56,7 +57,7 @@ def talk():
 def test_answer_is_coloured_by_expert_and_summed_in_a_bar(talk):
     talk.take("hi")
     assert "one 20%, two 30%, three 50%" in talk.printed()
-    assert talk.talker.asked == [("hi", 9, SamplingConfig(), "read", "alice")]
+    assert talk.talker.asked == [("hi", 9, SamplingConfig(), "read", "alice", {})]
 
 
 def test_what_is_said_cannot_steer_the_terminal(talk):
@@ -100,7 +101,7 @@ def test_what_is_no_conversation_is_not_loaded(talk, tmp_path, text):
     assert "said.json" in talk.printed().replace("\n", "") and talk.talker.messages == []
 
 
-MISTAKES = ["/nothing", "/temp hot", "/temp -1", "/memory always", "/load", "/save"]
+MISTAKES = ["/psyche superego=1", "/psyche id", "/nothing", "/temp hot", "/temp -1", "/memory always", "/load", "/save"]
 FILES = ["/save /no/such/x", "/save /", "/save ~nobody-here/x"]
 
 
@@ -114,8 +115,26 @@ def test_settings_hold_for_the_next_turn(talk):
     talk.take("/temp 0.25")
     talk.take("/memory off")
     talk.take("hi")
-    _, _, sampling, memory, _ = talk.talker.asked[0]
+    _, _, sampling, memory, *_ = talk.talker.asked[0]
     assert (sampling.temperature, memory) == (0.25, "off")
+
+
+def test_a_psyche_is_steered_until_it_is_off(talk):
+    talk.take("/psyche id=2,ego=-1.5")
+    talk.take("hi")
+    talk.take("/psyche off")
+    talk.take("hi")
+    assert [asked[-1] for asked in talk.talker.asked] == [{"id": 2.0, "ego": -1.5}, {}]
+    assert "id 2, ego -1.5" in talk.printed() and "id 0, ego 0" in talk.printed()
+
+
+def test_what_parts_tell_stands_beside_the_bar(talk):
+    talk.talker.stream = lambda *_: iter([
+        Event(request=1, token=0, text="a", weights=(1.0, 0.0, 0.0), figures={"expected_loss": value})
+        for value in (1.0, 2.0)
+    ])  # fmt: skip
+    talk.take("hi")
+    assert "expected loss 1.50" in talk.printed()
 
 
 def test_quit_ends_it(talk):

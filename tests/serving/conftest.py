@@ -112,13 +112,14 @@ def starting(tokenizer: Tokenizer) -> Iterator[Callable[..., Running]]:
             window: int = 64,
             memory: Memory = "read-write",
             namespace: str = "default",
+            dials: tuple[str, ...] = (),
             **script: object,
         ) -> Running:
             engine = Script(tokenizer, rows=limits.running, **script)  # type: ignore[arg-type]
             worker = Worker(engine, limits)
             served = Served(
                 name=MODEL, digest="0" * 64, experts=EXPERTS, tokenizer=tokenizer, window=window, limits=limits,
-                memory=memory, namespace=namespace,
+                memory=memory, namespace=namespace, dials=dials,
             )  # fmt: skip
             listening = listen("127.0.0.1", 0)
             server = Server(configure(create_app(served, worker, recall, names, key), limits), worker)

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from nano_think.inference.request import Event
+from nano_think.serving.answers import Answer
+from nano_think.serving.asking import Served
 from tests.serving.conftest import EXPERTS, MODEL
 
 SPOKEN = " the word"
@@ -92,6 +95,34 @@ def test_parts_of_a_message_are_joined(serving, tokenizer):
     server.ask(messages=[{"role": "user", "content": "the word"}], max_tokens=1)
     first, second = server.engine.asked
     assert first.prompt == second.prompt
+
+
+def test_a_psyche_is_steered(serving):
+    """What is asked for reaches the engine, and the model says what it can be asked."""
+    server = serving(dials=("id", "ego", "superego"))
+    assert server.ask(psyche={"superego": 4}).status_code == 200
+    assert server.ask().status_code == 200
+    assert [request.psyche for request in server.engine.asked] == [{"superego": 4.0}, {}]
+    assert server.client.get(f"/v1/models/{MODEL}").json()["psyche"] == ["id", "ego", "superego"]
+
+
+@pytest.mark.parametrize("psyche", [{"soul": 1}, {"id": 21}, {"id": "much"}, ["id"]])
+def test_a_psyche_is_not_steered_beyond_what_there_is(serving, psyche):
+    server = serving(dials=("id", "ego", "superego"))
+    refused = server.ask(psyche=psyche)
+    assert refused.status_code == 400 and "psyche" in refused.json()["error"]["param"] and not server.engine.asked
+
+
+def test_a_model_without_a_psyche_is_not_steered(serving):
+    refused = serving().ask(psyche={"id": 1})
+    assert refused.status_code == 400 and "this model has none" in refused.json()["error"]["message"]
+
+
+def test_what_parts_tell_stands_beside_the_weights(tokenizer):
+    served = Served(name=MODEL, digest="0" * 64, experts=EXPERTS, tokenizer=tokenizer, window=64)
+    event = Event(request=1, token=5, text="a", weights=(1.0, 0.0, 0.0), figures={"energy": 0.123456})
+    told = Answer(served=served, prompt=1, chat=True, likeliest=None).piece(event)
+    assert told["choices"][0]["routing"][0]["figures"] == {"energy": 0.1235}
 
 
 def test_models_are_listed(serving):

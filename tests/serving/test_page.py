@@ -93,6 +93,25 @@ def test_weights_are_a_table_too(browser, page):
     assert "one 50%, two 30%, three 20%" in browser.run("document.querySelector('.bar').getAttribute('aria-label')")
 
 
+def test_sliders_steer_where_there_is_a_psyche(browser, page):
+    server = page(dials=("id", "ego", "superego"))
+    browser.until("!document.querySelector('#psyche').hidden")
+    browser.run(
+        "const slider = document.querySelector('[name=psyche_superego]');"
+        "slider.value = '4'; slider.dispatchEvent(new Event('change', {bubbles: true}))"
+    )
+    say(browser, "the word")
+    finished(browser)
+    assert server.engine.asked[0].psyche == {"id": 0.0, "ego": 0.0, "superego": 4.0}
+
+
+def test_there_are_no_sliders_where_there_is_no_psyche(browser, page):
+    server = page()
+    say(browser, "the word")
+    finished(browser)
+    assert browser.run("document.querySelector('#psyche').hidden") and server.engine.asked[0].psyche == {}
+
+
 def test_stop_ends_the_answer_and_keeps_what_was_said(browser, page):
     server = page(pace=0.05)
     say(browser, "the word")

@@ -46,7 +46,10 @@ def test_every_node_comes_after_what_it_needs(name: str, tmp_path: Path):
 
 
 def test_the_two_pipelines_do_not_share_presets():
-    assert presets(chat=True).keys() == {"chat", "chat-nano"} and not presets().keys() & presets(chat=True).keys()
+    assert (
+        presets(chat=True).keys() == {"chat", "chat-component", "chat-nano"}
+        and not presets().keys() & presets(chat=True).keys()
+    )
     with pytest.raises(UsageError, match=r"unknown chat preset 'nano'\. Did you mean 'chat-nano'"):
         load_chat_config("nano")
 

@@ -30,6 +30,7 @@ async function connect() {
     complain(null);
     $("model").textContent = `${model.context_window} tokens of context`;
     $("legend").replaceChildren(...legend(model.experts));
+    $("psyche").hidden = !model.psyche?.length;
   } catch (error) {
     complain(error.status === 401 ? new Refused(401, { message: "This server wants an API key: give it in the settings." }) : error);
   }
@@ -85,6 +86,7 @@ function request() {
   for (const name of ["temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed"]) {
     if (settings[name] !== "") named[name] = Number(settings[name]);
   }
+  if (model.psyche?.length) named.psyche = Object.fromEntries(model.psyche.map((name) => [name, Number(settings[`psyche_${name}`] ?? 0)]));
   return named;
 }
 

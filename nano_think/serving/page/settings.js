@@ -3,6 +3,7 @@
 
 const usual = {
   temperature: "0.8", top_p: "0.95", top_k: "50", repetition_penalty: "1.1", max_tokens: "120", seed: "",
+  psyche_id: "0", psyche_ego: "0", psyche_superego: "0",
   mode: "chat", system: "", memory: "", namespace: "", theme: "auto", tint: "on", key: "",
 };
 const NAME = "nano_think";

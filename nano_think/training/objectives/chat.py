@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nano_think.experts import masked_mean
-from nano_think.models.chat import Model
+from nano_think.models.chat import Chat, Model
+from nano_think.models.think import Routed
 from nano_think.training.objectives import Objective
 
 
@@ -37,7 +38,9 @@ def said_by_assistant(tokens_BT: Tensor, marks: Marks) -> Tensor:
 
 
 class ChatObjective(Objective):
-    """Next-token loss of what the assistant says, and of nothing else."""
+    """Next-token loss of what the assistant says, and of nothing else; and the losses of the model's parts."""
+
+    term = "assistant"
 
     def __init__(self, model: Model, marks: Marks):
         super().__init__(model.start_token)
@@ -45,14 +48,32 @@ class ChatObjective(Objective):
         self.model, self.marks = model, marks
 
     def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
-        inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
-        routed, said_BT = self.model(inputs_BT), self._said(tokens_BT1)
+        if not isinstance(self.model, Chat) or not len(self.model.parts):
+            return {self.term: self.validation_loss(tokens_BT1)}
+        routed, terms = self.model.learn(tokens_BT1, self._said(tokens_BT1))
+        return {self.term: self._loss(routed, tokens_BT1)} | terms
+
+    def validation_loss(self, tokens_BT1: Tensor) -> Tensor:
+        """Of what is said alone, whatever else the parts learn."""
+        return self._loss(self.model(tokens_BT1[:, :-1]), tokens_BT1)
+
+    def _loss(self, routed: Routed, tokens_BT1: Tensor) -> Tensor:
+        targets_BT, said_BT = tokens_BT1[:, 1:], self._said(tokens_BT1)
         if self.model.fusion == "hidden":
-            return {"assistant": self.model.head.mean_nll(routed.hidden, targets_BT, said_BT)}
-        return {"assistant": masked_mean(self.model.nll(routed, targets_BT), said_BT)}
+            return self.model.head.mean_nll(routed.hidden, targets_BT, said_BT)
+        return masked_mean(self.model.nll(routed, targets_BT), said_BT)
 
     def count_predicted(self, tokens_BT1: Tensor) -> Tensor:
         return self._said(tokens_BT1).sum()
 
     def _said(self, tokens_BT1: Tensor) -> Tensor:
         return said_by_assistant(tokens_BT1, self.marks)[:, 1:]
+
+
+class TextObjective(ChatObjective):
+    """The same of plain text, which nobody says: every token is learned."""
+
+    term = "next_token"
+
+    def _said(self, tokens_BT1: Tensor) -> Tensor:
+        return tokens_BT1[:, 1:] != self.start_token
