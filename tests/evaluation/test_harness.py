@@ -9,9 +9,14 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
+from nano_think.data.tokenizer import Tokenizer
 from nano_think.evaluation.harness import TASKS, NanoThinkLM
-from nano_think.models.checkpoint import save_mixture
+from nano_think.heads.language import LanguageHead, normalise_table
+from nano_think.models.chat import ChatShape, build_chat
+from nano_think.models.checkpoint import save_mixture, save_model
 from tests.export.test_folder import TEXT, made_model
+from tests.perturbation import randomise_zeros
+from tests.tiny import WIDTH, tiny_config
 
 PAIRS = [("In the beginning", " was the word"), ("", "the word"), ("the word", " cats"), ((TEXT * 3).strip(), " naïve")]
 
@@ -53,6 +58,28 @@ def test_likelihoods_are_ours(lm):
         whole = lm.tok_encode(context + continuation)
         split = len(lm.tok_encode(context))
         assert log_p == pytest.approx(plainly(lm, whole[:split], whole[split:]), abs=1e-3)
+
+
+def test_a_chat_model_is_read_too(folder, tmp_path):
+    """One with a body of its own, by the same tokens."""
+    for file in folder.glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tokenizer = Tokenizer.load(tmp_path)
+    size = tokenizer.vocab_size
+    shape = ChatShape(
+        width=WIDTH, vocabulary=size, window=64, start_token=tokenizer.bos, backbone=tiny_config("transformer"),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    head = LanguageHead(normalise_table(torch.randn(size, WIDTH)), torch.zeros(size))
+    save_model(tmp_path, randomise_zeros(build_chat(shape, head)), shape)
+    chat = NanoThinkLM(path=str(tmp_path), batch_size=3)
+    for (context, continuation), (log_p, _) in zip(
+        PAIRS[:3], chat.loglikelihood(requests("loglikelihood", PAIRS[:3]), disable_tqdm=True), strict=True
+    ):
+        whole, split = chat.tok_encode(context + continuation), len(chat.tok_encode(context))
+        assert log_p == pytest.approx(plainly(chat, whole[:split], whole[split:]), abs=1e-3)
+    (said,) = chat.generate_until(requests("generate_until", [("the word", {"max_gen_toks": 3})]))
+    assert said
 
 
 def test_of_a_continuation_longer_than_the_window_its_end_is_read(lm):

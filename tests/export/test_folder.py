@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from nano_think.heads.language import LanguageHead, normalise_table
 from nano_think.models.checkpoint import ModelShape, build_mixture
 from nano_think.models.think import RouterConfig
 from tests.perturbation import randomise_zeros
-from tests.tiny import WIDTH, few, tiny_config
+from tests.tiny import WIDTH, few, tiny_chat, tiny_config
 
 TEXT = "In the beginning was the word, and 12 naïve cats said: don't! 漢字 🙂\n\tdef main(): return 0\n" * 20
 
@@ -148,3 +149,12 @@ def test_a_folder_in_use_is_left_alone(made):
     with pytest.raises(UsageError, match="not empty"):
         write_folder(out, model, ModelShape(width=1, vocabulary=1, window=1, start_token=0), out, tokenizer, "")
     assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_a_chat_model_with_a_body_of_its_own_is_refused_in_one_line(say, monkeypatch, tmp_path):
+    """Before anything is written."""
+    opened = SimpleNamespace(artifact=SimpleNamespace(path=tmp_path / "sft"), model=tiny_chat(), shape=None)
+    monkeypatch.setattr("nano_think.stages.opening.open_model", lambda *_: opened)
+    told = say("export", "--out", tmp_path / "out")
+    assert told.code == 2 and "wanted a mixture, got a chat model with a body of its own" in told.err
+    assert len(told.err.splitlines()) == 1 and not (tmp_path / "out").exists()
