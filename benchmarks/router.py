@@ -2,7 +2,7 @@
 
     python benchmarks/router.py [--preset micro] [--threads 1 2] [--fusion hidden probability] [--dtype auto] [--json]
 
-Models, windows and batches of a preset, freshly initialised, over random tokens: a step's time does not depend on what
+Models, windows and batches of a preset, with random weights, over random tokens: a step's time does not depend on what
 they learned. A step is forward, backward, clipping and optimiser, as the training takes it. The ways take turns:
 
 - computed_anew: experts and head are computed.
@@ -56,7 +56,12 @@ def build(config: PipelineConfig) -> NanoThink:
         experts=experts,
     )
     head = LanguageHead(normalise_table(torch.randn(V, D)), torch.randn(V).log_softmax(0))
-    return build_mixture(shape, head)
+    model = build_mixture(shape, head)
+    for value in model.experts.parameters():
+        if not value.any():
+            # Experts that say nothing would agree with anything.
+            torch.nn.init.normal_(value, std=0.05)
+    return model
 
 
 class Training:
@@ -99,7 +104,7 @@ def measure(config: PipelineConfig, wanted: argparse.Namespace, folder: Path) ->
     for way, logits in with_logits.items():
         kept = Training(model, config, batches, half)
         found[way] = fill(kept, windows, logits, folder / way)
-        apart = max(float((anew.loss(one, 7) - kept.loss(one, 7)).abs()) for one in batches)
+        apart = max(float((anew.loss(one, 7) - kept.loss(one, 7)).detach().abs()) for one in batches)
         cache = kept.objective.cache
         assert cache
         if apart > (1e-3 if logits else 0) or cache.tally.read != BATCHES * batch:

@@ -32,9 +32,12 @@ class RouterTrainConfig(Config):
     joint_tokens: int = 0
     """Tokens of a last training in which the experts learn together with the router, on both their splits; 0 leaves the
     experts as they are (tokens)."""
-    cache_bytes: int = 8_000_000_000
+    keep_logits: bool = False
+    """Keep the experts' logits too, some thirty times the bytes at the size of micro, so that a step does without the
+    head; not faster where it was measured (docs/LOG.md)."""
+    cache_bytes: int = 4_000_000_000
     """Most room on the disk for what the experts make of the routing split, which then is computed once and read back
-    in later epochs, with the experts' logits where there is room for them too; 0 computes it at every step (bytes)."""
+    in later epochs; 0 computes it at every step (bytes)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -82,17 +82,17 @@ class RouterStage(TrainingStage):
     def _remember(self, objective: RouterObjective, tokens: Artifact, config: TrainConfig, trainer: Trainer) -> str:
         """Keep what the experts make of the windows where that is worth it; what was chosen, and why.
 
-        Their logits too where every window comes again and there is room: such a step does without the head.
+        Their logits too where that is asked for, every window comes again and there is room.
         """
         windows = trainer.windows(tokens, "router", config, BRANCH, recut=False)
         accelerator, folder = trainer.accelerator, trainer.work / STREAMS
         check_batch(config, accelerator.num_processes)
         objective.to(accelerator.device)
         part_BT1 = torch.from_numpy(windows.batch(0, 0, accelerator.num_processes * config.accumulate))
+        with_logits = self.config.router.keep_logits and objective.model.fusion == "hidden"
         with torch.no_grad(), accelerator.autocast():
-            parts = objective.read_experts(part_BT1[:1].to(accelerator.device), with_logits=True)
+            parts = objective.read_experts(part_BT1[:1].to(accelerator.device), with_logits)
         steps, most = config.steps(windows.window), self.config.router.cache_bytes
-        with_logits = objective.model.fusion == "hidden"
         if with_logits and why_not(
             windows, steps, bytes_per_window(parts), most, trainer.work, LEAST_REPEATS_OF_LOGITS
         ):
