@@ -32,8 +32,9 @@ class SweepArguments(PipelineArguments):
     """
 
     over: Annotated[
-        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="SETTING=VALUE,VALUE...")
-    ] = ()  # fmt: skip
+        tyro.conf.UseAppendAction[tuple[str, ...]],
+        tyro.conf.arg(metavar="SETTING=VALUE,VALUE...", help_behavior_hint="(required, repeatable)"),
+    ] = ()
     """A setting by its dotted name, and its values as in YAML; several times for every combination."""
     root: Path = Path("artifacts")
     """Folder that all artifacts go to."""

@@ -16,7 +16,7 @@ from nano_think.inference.sampling import SamplingConfig, accept, distribution
 from nano_think.models.chat import Model
 from nano_think.models.think import NanoThink
 from nano_think.nn.native import Kernels
-from tests.tiny import MODELS, START, tiny_chat, tiny_mixture, tiny_model
+from tests.tiny import ROUTERS, START, tiny_chat, tiny_mixture, tiny_model
 
 GREEDY = SamplingConfig(temperature=0.0)
 # Every way of guessing: each expert one token after another, the diffuser its block in one answer and in several.
@@ -63,7 +63,7 @@ def test_greedy_text_is_the_same_with_drafts(
     assert drafter.tally.guessed > 0
 
 
-@pytest.mark.parametrize("router", [name for name in MODELS if name != "chat"])
+@pytest.mark.parametrize("router", [*ROUTERS, "chat mixture"])
 @pytest.mark.parametrize("expert", EXPERTS)
 def test_greedy_text_is_the_same_whatever_the_router_remembers(expert: str, router: str):
     model = never_ending(tiny_model(router))
