@@ -14,7 +14,7 @@ from torch import Tensor
 from nano_think.core.errors import LockedError
 from nano_think.inference.request import Request
 from nano_think.memory.entries import Entries
-from nano_think.memory.read import NEIGHBOURS, Gate, Neighbours, mix_distribution, to_key
+from nano_think.memory.read import NEIGHBOURS, Gate, Neighbours, mix_logits, to_key
 from nano_think.models.chat import Model
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ class Turn:
         neighbours = self._search(to_key(hidden_D)[None].cpu().numpy())
         if neighbours is None or not neighbours.found[0]:
             return logits_V
-        p_V = mix_distribution(logits_V.float().softmax(dim=-1).cpu(), neighbours, gate)
-        return p_V.log().to(logits_V.device) + logits_V.float().logsumexp(dim=-1)
+        return mix_logits(logits_V, neighbours, gate)
 
     def _search(self, query_1D: np.ndarray) -> Neighbours | None:
         """The nearest of both memories together; conversations as they were when the turn began. None of two empty

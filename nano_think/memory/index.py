@@ -3,6 +3,8 @@
 S keys, Q queries, D model width, k neighbours, L lists
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -128,7 +130,8 @@ class Index:
             none_Qk = np.full((len(queries_QD), k), -1, dtype=np.int64)
             return np.full(none_Qk.shape, -np.inf, dtype=np.float32), none_Qk
         queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
-        similarity_Qk, number_Qk = self._index.search(queries_QD, k, params=self._parameters(older))
+        with _few_threads(len(queries_QD)):
+            similarity_Qk, number_Qk = self._index.search(queries_QD, k, params=self._parameters(older))
         similarity_Qk[number_Qk < 0] = -np.inf
         return similarity_Qk, number_Qk
 
@@ -139,6 +142,19 @@ class Index:
         if self.kind == "hnsw":
             return _SearchGraph(efSearch=GRAPH_SEARCH, **selected)
         return faiss.SearchParameters(**selected)
+
+
+@contextlib.contextmanager
+def _few_threads(queries: int) -> Iterator[None]:
+    """No more threads of FAISS's than queries. One query gains nothing by a second one, which goes on spinning for a
+    while and is in the way of torch's: FAISS has an OpenMP of its own.
+    """
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(min(threads, queries))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def _enough_probes(index: Any, keys_SD: np.ndarray) -> int:

@@ -83,6 +83,22 @@ def mix_distribution(p_V: Tensor, neighbours: Neighbours, gate: Gate) -> Tensor:
     return ((1 - gate.share) * p_V).index_add(0, neighbours.value[0][known_k], gate.share * weight_k[known_k])
 
 
+def mix_logits(logits_V: Tensor, neighbours: Neighbours, gate: Gate) -> Tensor:
+    """As `mix_distribution`, from logits to logits: ln p of the mixture + ln sum exp(logits), (V), fp32. What nobody
+    remembers falls by -ln(1 - g), so that only the neighbours' values are worked out one by one.
+    """
+    logits_V = logits_V.float()
+    if not gate.share or not neighbours.found[0]:
+        return logits_V
+    known_k = neighbours.value[0] >= 0
+    value_n, place_k = neighbours.value[0][known_k].unique(return_inverse=True)
+    share_n = torch.zeros(len(value_n)).index_add(0, place_k, neighbours.share(gate.sharpness)[0][known_k])
+    memory_n = (gate.share * share_n).log().to(logits_V.device) + logits_V.logsumexp(dim=-1)
+    mixed_V, value_n = logits_V + math.log1p(-gate.share), value_n.to(logits_V.device)
+    mixed_V[value_n] = torch.logaddexp(mixed_V[value_n], memory_n)
+    return mixed_V
+
+
 def fit_gate(nll_T: Tensor, target_T: Tensor, neighbours: Neighbours) -> Gate:
     """The gate with the least mean loss on the given tokens, by a grid; share 0 (off) where nothing helps."""
     grid = [Gate(share=share, sharpness=tau) for share in GATES for tau in SHARPNESS]

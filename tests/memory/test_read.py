@@ -15,6 +15,7 @@ from nano_think.memory.read import (
     earlier_in_document,
     fit_gate,
     mix_distribution,
+    mix_logits,
     mixed_nll,
     to_key,
 )
@@ -79,6 +80,14 @@ def test_mixed_distribution_sums_to_one_and_is_what_the_loss_uses(share, sharpne
     torch.testing.assert_close(
         mixed_nll(-p_V.log(), torch.arange(6), every, gate), -mixed_V.log(), atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("row", [[(0.9, 2), (0.7, 5), (0.2, 2)], [(0.5, 0), (NONE, -1)], [(NONE, -1)]])
+def test_mixed_logits_are_the_mixed_distribution(row):
+    """As far above and below 0 as the model's own; a value that comes twice counts once, with both weights."""
+    logits_V, gate = 3 * torch.randn(6, generator=torch.Generator().manual_seed(1)) + 2, Gate(share=0.3)
+    wanted_V = mix_distribution(logits_V.softmax(0), neighbours(row), gate).log() + logits_V.logsumexp(0)
+    torch.testing.assert_close(mix_logits(logits_V, neighbours(row), gate), wanted_V)
 
 
 def one_by_one(query: Tensor, keys: Tensor, values: Tensor, position: int, k: int) -> list[tuple[float, int]]:
