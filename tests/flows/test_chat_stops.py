@@ -47,12 +47,15 @@ def test_killed_in_the_middle_and_the_same_digest(chat_run, commands: Commands):
 
 
 def test_two_processes_learn_the_same(chat_run, tmp_path: Path):
-    """By `accelerate launch`, in fp32: weights as of one process, up to rounding over all the steps."""
+    """By `accelerate launch`, in fp32: weights as of one process after five steps, up to what Muon's iteration, which
+    is in bfloat16, makes of the last bits of a gradient (docs/LOG.md: 1.8% of the largest entry after 20 steps).
+    """
     found = []
     for processes in (1, 2):
         words = ("--base", newest(chat_run[0]), "--compute.dtype", "float32", "--compute.processes", processes)
+        words += ("--sft.tokens", 5 * 8 * 64, "--evaluate.items", 2, "--evaluate.chats", 2)
         told = Commands(tmp_path)(*SFT, "--root", tmp_path / str(processes), *words)
         assert told.returncode == 0, told.stderr
         found.append(load_file(newest(tmp_path / str(processes)) / WEIGHTS))
     for name, value in found[0].items():
-        assert_close(found[1][name], value, rtol=0, atol=1e-3 * value.abs().max().item(), msg=name)
+        assert_close(found[1][name], value, rtol=0, atol=2e-2 * value.abs().max().item(), msg=name)
