@@ -159,7 +159,9 @@ class Trainer:
 
     def further(self, name: str) -> "Trainer":
         """What a second training of the same stage is trained with: its checkpoints and its curve are its own."""
-        return Trainer(self.job, self.work / name, self._log)
+        work = self.work / name
+        work.mkdir(exist_ok=True)
+        return Trainer(self.job, work, self._log)
 
     def flops_per_token(self, objective: Objective, tokens: Artifact, split: str, config: TrainConfig) -> float:
         """What `train` will count per token."""
