@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import get_args, get_type_hints
 
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from nano_think.experts import EXPERTS, Expert, ExpertConfig, build_expert
@@ -42,8 +42,11 @@ VARIANTS = variants()
 
 
 def few(examples: int) -> settings:
-    """Settings of a property test: so many examples, the same in every run, nothing kept."""
-    return settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+    """Settings of a property test: so many examples, the same in every run, nothing kept, and no judgement of how fast
+    the machine is.
+    """
+    slow = [HealthCheck.too_slow]
+    return settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=slow)
 
 
 def tiny_config(name: str, **more) -> ExpertConfig:
