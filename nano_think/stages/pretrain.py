@@ -80,11 +80,11 @@ class Pretrain(TrainingStage):
         return parse(PretrainJob, values | {"expert": expert}, "job")
 
     @contextlib.contextmanager
-    def tracked(self, tracker: Tracker) -> Iterator[dict[str, str]]:
+    def tracked(self, tracker: Tracker) -> Iterator[Tracker]:
         """A run of its own, so that experts can be compared."""
         with tracker.child(self.name) as run:
             run.params(dict(flatten(to_dict(self.config))))
-            yield run.environment()
+            yield run
 
     def modules(self) -> list[str]:
         return [__name__, "nano_think.stages.training", *expert_modules(self.config.kind)]

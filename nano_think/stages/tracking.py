@@ -4,7 +4,6 @@ MLflow is told what happened; it never decides anything.
 """
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from nano_think.core.errors import Interrupted
 from nano_think.stages.tracking_records import crown, log_samples, log_text, register
 from nano_think.stages.tracking_store import make_store, opening
 
-URI, RUN, PREFIX = (f"NANO_THINK_TRACKING_{name}" for name in ("URI", "RUN", "PREFIX"))
 BUFFER_SECONDS, BUFFER_POINTS = 15.0, 500
 PARENT = "mlflow.parentRunId"
 # The run that those that are opened meanwhile belong to (`below`).
@@ -49,9 +47,10 @@ class NoTracker:
         """A nested run for the block, FAILED if it raises."""
         yield self
 
-    def environment(self, prefix: str = "") -> dict[str, str]:
-        """What a child process needs to log to this run (`from_environment`), its figures named `prefix...`."""
-        return {}
+    @contextlib.contextmanager
+    def part(self, prefix: str) -> Iterator["NoTracker"]:
+        """The same run for the block, its figures and tags named `prefix...`."""
+        yield self
 
     def flush(self) -> None:
         """Write what is still held back."""
@@ -178,8 +177,13 @@ class Run(NoTracker):
             raise
         run.end("FINISHED")
 
-    def environment(self, prefix: str = "") -> dict[str, str]:
-        return {URI: self.uri, RUN: self.run, PREFIX: prefix}
+    @contextlib.contextmanager
+    def part(self, prefix: str) -> Iterator[NoTracker]:
+        run = Run(self.client, self.uri, self.run, self.experiment, prefix, self.root)
+        try:
+            yield run
+        finally:
+            run.flush()
 
     def end(self, status: str) -> None:
         self.flush()
@@ -199,14 +203,12 @@ def status_of(error: BaseException) -> str:
     return "KILLED" if stopped else "FAILED"
 
 
-def from_environment() -> Tracker:
-    """In a child process: the run that the parent made for it."""
-    run = NoTracker()
-    if RUN not in os.environ:
-        return run
-    with _harmless():
-        from mlflow.tracking import MlflowClient
-
-        uri = os.environ[URI]
-        run = Run(MlflowClient(tracking_uri=uri), uri, os.environ[RUN], prefix=os.environ[PREFIX])
-    return run
+def follow(tracker: Tracker, event: Mapping[str, Any]) -> None:
+    """Tell the run of a training what an event of its log says."""
+    if event["event"] == "process":
+        tracker.tags({"process_id": str(event["process_id"])})
+    elif event["event"] == "step":
+        names = [name for name in event if name not in ("event", "step", "steps", "tokens")]
+        tracker.metrics({f"train/{name}": event[name] for name in names}, event["tokens"])
+    elif event["event"] == "validation":
+        tracker.metrics({"validation/loss": event["loss"]}, event["tokens"])

@@ -29,7 +29,7 @@ from nano_think.stages.artifact import Artifact
 from nano_think.stages.modules import tell_modules
 from nano_think.stages.space import Job
 from nano_think.stages.stage import WORK, Context, Inputs, Stage
-from nano_think.stages.tracking import Tracker
+from nano_think.stages.tracking import Tracker, follow
 from nano_think.training.estimate import estimate, format_bytes, refuse_too_large, try_step
 from nano_think.training.flops import count_flops
 from nano_think.training.layers import compile_layers
@@ -61,9 +61,10 @@ class TrainingStage(Stage):
         return {"torch": torch.__version__, **kernel}
 
     @contextlib.contextmanager
-    def tracked(self, tracker: Tracker) -> Iterator[dict[str, str]]:
-        """For the block, what the child needs to log: here to the pipeline's run, under the stage's name."""
-        yield tracker.environment(f"{self.name}/")
+    def tracked(self, tracker: Tracker) -> Iterator[Tracker]:
+        """For the block, where the training's figures go: here to the pipeline's run, under the stage's name."""
+        with tracker.part(f"{self.name}/") as run:
+            yield run
 
     def memory(self, inputs: Inputs) -> int:
         """About what the training needs of a device, before it is begun (bytes); all that there is, unless the stage
@@ -84,12 +85,17 @@ class TrainingStage(Stage):
         write_json(work / "job.json", job | {"modules": tell_modules(*self.modules())})
         compute = self.config.compute
         command = accelerate_command("nano_think.stages.worker", str(out.resolve()), processes=compute.processes)
-        with context.slots.hold(lambda: self.memory(inputs)) as device, self.tracked(context.tracker) as environment:
-            child = training_environment(
-                compute.threads_per_process, environment | visible(device, context.slots.devices)
-            )
-            run_child(self.name, command, child, lambda event: context.progress.event(self.name, event))
-        return json.loads((work / "summary.json").read_text(encoding="utf-8"))
+        with context.slots.hold(lambda: self.memory(inputs)) as device, self.tracked(context.tracker) as run:
+            child = training_environment(compute.threads_per_process, visible(device, context.slots.devices))
+
+            def listen(event: dict[str, Any]) -> None:
+                context.progress.event(self.name, event)
+                follow(run, event)
+
+            run_child(self.name, command, child, listen)
+            summary = json.loads((work / "summary.json").read_text(encoding="utf-8"))
+            run.metrics({f"final/{name}": value for name, value in summary["training"].items() if value is not None})
+        return summary
 
 
 class NothingLeft(Exception):
@@ -97,7 +103,7 @@ class NothingLeft(Exception):
 
 
 class Trainer:
-    """What a stage's `fit` trains with: seeded, set up, logging to the parent, to MLflow and to the curve."""
+    """What a stage's `fit` trains with: seeded, set up, logging to the parent and to the curve."""
 
     def __init__(self, job: Job, work: Path, log: Log):
         # Slow to import, and the process that asks for trainings does none itself.

@@ -1,7 +1,8 @@
 """The process of one training: `accelerate launch -m nano_think.stages.worker FOLDER`.
 
-The folder's work/job.json says what to do. Progress goes to standard output, a line of JSON at a time. Of several
-processes the first alone writes and speaks, but for an error, which any of them may have.
+The folder's work/job.json says what to do. Progress goes to standard output, a line of JSON at a time, and who listens
+tells MLflow: importing it would cost every training seconds. Of several processes the first alone writes and speaks,
+but for an error, which any of them may have.
 """
 
 import atexit
@@ -19,7 +20,6 @@ from nano_think.core.errors import NanoThinkError
 from nano_think.core.files import read_json, write_json
 from nano_think.core.process import die_with_parent, emit
 from nano_think.stages.artifact import open_artifact
-from nano_think.stages.tracking import NoTracker, Tracker, from_environment
 
 if TYPE_CHECKING:
     from nano_think.stages.stage import Inputs
@@ -31,9 +31,8 @@ def main(folder: str) -> int:
     die_with_parent()
     # Without it the interpreter spends seconds on looking for garbage among all that torch has made.
     atexit.register(gc.freeze)
-    tracker = NoTracker() if int(os.environ.get("RANK", 0)) else from_environment()
     try:
-        _work(Path(folder), tracker)
+        _work(Path(folder))
         return 0
     except NanoThinkError as error:
         emit({"event": "error", "code": error.exit_code, "message": str(error)})
@@ -43,11 +42,9 @@ def main(folder: str) -> int:
         trace = traceback.format_exc()
         emit({"event": "error", "code": 1, "message": f"{type(error).__name__}: {error}", "trace": trace})
         return 1
-    finally:
-        tracker.flush()
 
 
-def _work(out: Path, tracker: Tracker) -> None:
+def _work(out: Path) -> None:
     # Imported late: these need torch and take seconds, in which the parent may die.
     from nano_think.stages.modules import check_modules
     from nano_think.stages.stage import WORK, making
@@ -61,30 +58,21 @@ def _work(out: Path, tracker: Tracker) -> None:
     inputs = {name: open_artifact(Path(path)) for name, path in job["inputs"].items()}
     first = not int(os.environ.get("RANK", 0))
     with making(out, stage.name, "training") if first else contextlib.nullcontext():
-        _train(stage, inputs, out, tracker)
+        _train(stage, inputs, out)
 
 
-def _train(stage: "TrainingStage", inputs: "Inputs", out: Path, tracker: Tracker) -> None:
+def _train(stage: "TrainingStage", inputs: "Inputs", out: Path) -> None:
     from nano_think.stages.stage import WORK
     from nano_think.stages.training import NothingLeft, Trainer
 
-    tracker.tags({"process_id": str(os.getpid())})
-
-    def log(event: dict[str, Any]) -> None:
-        emit(event)
-        if event["event"] == "step":
-            names = {name: f"train/{name}" for name in event if name not in ("event", "step", "steps", "tokens")}
-            tracker.metrics({shown: event[name] for name, shown in names.items()}, event["tokens"])
-        elif event["event"] == "validation":
-            tracker.metrics({"validation/loss": event["loss"]}, event["tokens"])
-
-    trainer = Trainer(stage.config, out / WORK, log)
+    if not int(os.environ.get("RANK", 0)):
+        emit({"event": "process", "process_id": os.getpid()})
+    trainer = Trainer(stage.config, out / WORK, emit)
     try:
         summary = stage.fit(inputs, out, trainer)
     except NothingLeft:
         return
     trainer.write_curves(out)
-    tracker.metrics({f"final/{name}": value for name, value in summary["training"].items() if value is not None})
     write_json(out / WORK / "summary.json", summary)
 
 
