@@ -11,6 +11,7 @@ import tyro
 
 from nano_think.cli.arguments import parse_arguments
 from nano_think.cli.conversation import Conversation
+from nano_think.core.device import Device
 from nano_think.core.errors import UsageError
 from nano_think.inference.request import Memory, expect_dials, parse_dials
 from nano_think.inference.sampling import SamplingConfig
@@ -27,6 +28,10 @@ class ChatArguments:
     of a trained model."""
     root: Path = Path("artifacts")
     """Artifact root."""
+    device: Device = "auto"
+    """Device; "auto" takes CUDA, then MPS, then the CPU."""
+    compile: bool = False
+    """Compile the model's steps by torch.compile before the first answer; pays on a GPU."""
     max_new_tokens: int = 128
     """Longest answer (tokens)."""
     memory: Memory = "read-write"
@@ -63,12 +68,12 @@ def _open(wanted: ChatArguments, held: contextlib.ExitStack) -> Conversation:
     from nano_think.stages.opening import open_model
     from nano_think.stages.talking import Talker
 
-    opened = open_model(wanted.model, wanted.root)
+    opened = open_model(wanted.model, wanted.root, wanted.device)
     psyche = parse_dials(wanted.psyche)
     expect_dials(psyche, dials_of(opened.model))
     namespaces = Namespaces(wanted.root, opened.owner)
     held.callback(namespaces.close)
-    talker = Talker(opened, opened.engine(rows=1, conversations=namespaces))
+    talker = Talker(opened, opened.engine(rows=1, conversations=namespaces, compiled=wanted.compile))
     return Conversation(
         talker=talker, namespaces=namespaces, sampling=wanted.sampling,
         max_new_tokens=wanted.max_new_tokens, memory=wanted.memory, namespace=wanted.namespace, psyche=psyche,

@@ -12,6 +12,7 @@ import tyro
 from nano_think.cli.arguments import parse_arguments
 from nano_think.cli.prompt import read_prompt
 from nano_think.core.console import clean, flush_text
+from nano_think.core.device import Device, pick_device
 from nano_think.core.errors import UsageError
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.inference.drafting import Drafter
@@ -35,6 +36,10 @@ class GenerateArguments:
     """"latest" (the newest mixture under --root), "chat-latest" (the newest chat model), or the folder of one."""
     root: Path = Path("artifacts")
     """Artifact root."""
+    device: Device = "auto"
+    """Device; "auto" takes CUDA, then MPS, then the CPU."""
+    compile: bool = False
+    """Compile the model's steps by torch.compile before the first answer; pays on a GPU."""
     max_new_tokens: int = 128
     """Longest continuation (tokens)."""
     stop: tuple[str, ...] = ()
@@ -91,6 +96,7 @@ def main(arguments: list[str]) -> int:
 def _open(wanted: GenerateArguments, held: ExitStack) -> tuple[Engine, Tokenizer]:
     artifact, memory = find_model(wanted.model, wanted.root)
     model, shape = load_model(artifact.path)
+    model.to(pick_device(wanted.device))
     tokenizer, memories = Tokenizer.load(artifact.path), None
     if wanted.memory != "off":
         # FAISS comes with it, for which nobody waits who wants no memory.
@@ -99,7 +105,10 @@ def _open(wanted: GenerateArguments, held: ExitStack) -> tuple[Engine, Tokenizer
         memories = open_memories(wanted.root, artifact, memory, held, write=wanted.memory == "read-write")
     drafter = Drafter(model, wanted.draft, wanted.draft_tokens, wanted.draft_steps) if wanted.draft else None
     rows = min(wanted.best_of, 8)
-    return Engine(model, tokenizer, shape.window, rows=rows, memories=memories, drafter=drafter), tokenizer
+    engine = Engine(
+        model, tokenizer, shape.window, rows=rows, memories=memories, drafter=drafter, compiled=wanted.compile
+    )  # fmt: skip
+    return engine, tokenizer
 
 
 def _heeded(events: Iterator[Event]) -> Iterator[Event]:

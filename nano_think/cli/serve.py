@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from nano_think.cli.arguments import parse_arguments
+from nano_think.core.device import Device
 from nano_think.core.errors import UsageError
 from nano_think.inference.request import Memory
 from nano_think.inference.sampling import SamplingConfig
@@ -31,6 +32,10 @@ class ServeArguments:
     """"latest" (the newest mixture under --root), "chat-latest" (the newest chat model), or the folder of one."""
     root: Path = Path("artifacts")
     """Artifact root."""
+    device: Device = "auto"
+    """Device; "auto" takes CUDA, then MPS, then the CPU."""
+    compile: bool = False
+    """Compile the model's steps by torch.compile before the first answer; pays on a GPU."""
     host: str = "127.0.0.1"
     """Address to listen on; other machines can reach 0.0.0.0."""
     port: int = 8000
@@ -85,7 +90,7 @@ def _assemble(wanted: ServeArguments, key: str, held: contextlib.ExitStack) -> "
     from nano_think.serving.worker import Worker
     from nano_think.stages.opening import open_model
 
-    opened = open_model(wanted.model, wanted.root)
+    opened = open_model(wanted.model, wanted.root, wanted.device)
     served = Served(
         name="nano_think", digest=opened.artifact.digest, experts=tuple(opened.model.names),
         dials=tuple(dials_of(opened.model)),
@@ -94,5 +99,5 @@ def _assemble(wanted: ServeArguments, key: str, held: contextlib.ExitStack) -> "
     )  # fmt: skip
     namespaces = Namespaces(wanted.root, opened.owner)
     held.callback(namespaces.close)
-    worker = Worker(opened.engine(wanted.limits.running, namespaces), wanted.limits)
+    worker = Worker(opened.engine(wanted.limits.running, namespaces, wanted.compile), wanted.limits)
     return create_app(served, worker, Recall(namespaces, opened.tokenizer), wanted.allow_host, key), worker

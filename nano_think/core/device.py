@@ -16,6 +16,7 @@ from nano_think.core.config import Config
 
 DType = Literal["auto", "float32", "bfloat16"]
 Compile = Literal["auto", "on", "off"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 # How names of GPUs begin.
 GPU = "GPU-"
 
@@ -26,7 +27,7 @@ class ComputeConfig(Config):
     key.
     """
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Device = "auto"
     """Device; "auto" takes CUDA, then MPS, then the CPU."""
     dtype: DType = "auto"
     """Precision of matrix products; "auto" is bfloat16 where a GPU or CPU multiplies in it, float32 elsewhere."""

@@ -79,7 +79,7 @@ class Drafter:
         while len(guesses) < most and (not guesses or tokens[-1] != self._ends):
             row = slots.rows(slot, tokens).last()
             hidden_1D = self._expert.advance(self._embed(tokens[-1:]), row, cache)
-            guesses.append(draw_guess(self._head.logits_of_rows(hidden_1D)[0], sampling, generator))
+            guesses.append(draw_guess(self._head.logits_of_rows(hidden_1D)[0].cpu(), sampling, generator))
             tokens.append(guesses[-1].token)
         cache.rewind(len(guesses))
         return guesses
@@ -94,7 +94,7 @@ class Drafter:
         noise_KD = torch.randn(most, self._head.width, generator=generator).to(device)
         hidden_KD = denoise(expert, self._head, answer, query_KD, noise_KD, self._steps)
         guesses = list[Guess]()
-        for logits_V in self._head.logits_of_rows(hidden_KD):
+        for logits_V in self._head.logits_of_rows(hidden_KD).cpu():
             guesses.append(draw_guess(logits_V, sampling, generator))
             if guesses[-1].token == self._ends:
                 break

@@ -35,6 +35,7 @@ class Engine:
     depend on who else is answered (up to rounding): every request draws with a generator of its own seed. Without
     `memories` every request is answered as with its memory off. With a `drafter`, which is for an engine of one row, a
     step may bring several tokens: other draws of the same distribution, and the same tokens where nothing is drawn.
+    `compiled`: steps go through `torch.compile`, which pays on a GPU; where it cannot be had, a line says why.
 
     One thread owns an engine: it alone calls `step` and `stream`. `submit` and `cancel` may be called from any thread;
     they only leave a note for the next step.
@@ -48,6 +49,7 @@ class Engine:
         rows: int = 8,
         memories: Memories | None = None,
         drafter: Drafter | None = None,
+        compiled: bool = False,
     ):
         assert drafter is None or rows == 1, "drafts are for one text at a time"
         self.drafter = drafter
@@ -55,7 +57,7 @@ class Engine:
         self._ids = itertools.count(1)
         self._waiting: deque[_Running] = deque()
         self._running: dict[int, _Running] = {}
-        self._slots = Slots(model, window, rows)
+        self._slots = Slots(model, window, rows, compiled)
         self._cancelled: deque[int] = deque()
 
     @property
@@ -163,7 +165,8 @@ class Engine:
                 return self._judge(self.drafter, slot, one, most)
         texts = {slot: one.tokens for slot, one in self._running.items()}
         last, new = self._slots.predict(texts, {slot: one.request.psyche for slot, one in self._running.items()})
-        logits_RV, weights = self.model.logits_of_rows(last), last.weights[:, 0].tolist()
+        # Drawn on the CPU, whose generators give the same numbers everywhere.
+        logits_RV, weights = self.model.logits_of_rows(last).cpu(), last.weights[:, 0].tolist()
         figures = {name: values[:, 0].tolist() for name, values in figures_of(self.model, last).items()}
         rows, events = zip(self._running.values(), logits_RV.unbind(), weights, new, strict=True), []
         for place, (one, logits_V, weight, hidden_TD) in enumerate(rows):
@@ -180,7 +183,7 @@ class Engine:
         guesses = drafter.guess(self._slots, slot, one.tokens[-1], most, sampling, generator)
         tried = [one.tokens[-1], *(guess.token for guess in guesses)]
         found, new = self._slots.try_on(slot, tried)
-        logits_RV, weights = self.model.logits_of_rows(found), found.weights[:, 0].tolist()
+        logits_RV, weights = self.model.logits_of_rows(found).cpu(), found.weights[:, 0].tolist()
         kept, events = 0, list[Event]()
         for n, guess in enumerate([*guesses, None]):
             logits_V, seen = one.remember(logits_RV[n], new[n]), one.seen(self.model.start_token)

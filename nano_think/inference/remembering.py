@@ -3,6 +3,7 @@
 T tokens, S entries, D model width, V vocabulary
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -75,10 +76,10 @@ class Turn:
         gate = self._memories.gate
         if not gate.share:
             return logits_V
-        neighbours = self._search(to_key(hidden_D)[None].cpu().numpy())
-        if neighbours is None or not neighbours.found[0]:
-            return logits_V
-        return mix_logits(logits_V, neighbours, gate)
+        # As `to_key`, which calls more operations than so few numbers are worth.
+        query_1D = hidden_D[None].float().cpu().numpy()
+        neighbours = self._search(query_1D / max(math.sqrt(float(query_1D[0] @ query_1D[0])), 1e-12))
+        return logits_V if neighbours is None else mix_logits(logits_V, neighbours, gate)
 
     def _search(self, query_1D: np.ndarray) -> Neighbours | None:
         """The nearest of both memories together; conversations as they were when the turn began. None of two empty

@@ -93,7 +93,7 @@ def draw(
 
 def draw_place(p_C: Tensor, generator: torch.Generator) -> Tensor:
     """The place, (1), in whose share of probabilities, which need not sum to 1, a uniform number falls."""
-    below_C = p_C.double().cumsum(0).cpu()
+    below_C = p_C.cpu().double().cumsum(0)
     place = below_C[-1:] * torch.rand(1, generator=generator, dtype=torch.float64)
     # Behind the last candidate of any probability the sums stay equal.
     last = torch.searchsorted(below_C, below_C[-1:])

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nano_think.inference.compiling import compile_step
 from nano_think.models.chat import Model, start_steered
 from nano_think.models.think import Cache, Routed
 from nano_think.nn.cache import Rows
@@ -48,10 +49,13 @@ class Predicted(NamedTuple):
 
 
 class Slots:
-    """A common cache of `count` slots of `window` tokens, allocated once (at the first text)."""
+    """A common cache of `count` slots of `window` tokens, allocated once (at the first text). With `compiled`, steps go
+    through `torch.compile`.
+    """
 
-    def __init__(self, model: Model, window: int, count: int):
+    def __init__(self, model: Model, window: int, count: int, compiled: bool = False):
         self._model, self._window = model, window
+        self._advance = compile_step(model, window, count) if compiled else model.advance
         self.cache, self._kept = model.start(count, window), dict[int, _Kept]()
 
     def predict(self, texts: Mapping[int, Sequence[int]], steered: Mapping[int, Dials] | None = None) -> Predicted:
@@ -86,7 +90,8 @@ class Slots:
         for place, token in enumerate(tokens, kept.length):
             begin = place if token == self._model.start_token else begin
             at.append((slot, place, begin))
-        return Rows(torch.tensor(at, device=self._model.head.table.device).T.contiguous(), turns=len(at))
+        at_3R = torch.tensor(at, device=self._model.head.table.device).T.contiguous()
+        return Rows(at_3R, turns=len(at), end=kept.length + len(at))
 
     def try_on(self, slot: int, tokens: Sequence[int]) -> Predicted:
         """What the model predicts behind each of some tokens after a slot's text, read in one step, of which `settle`
@@ -131,8 +136,8 @@ class Slots:
             at.append((slot, kept.length, kept.begin))
             kept.length += 1
         device = self._model.head.table.device
-        rows = Rows(torch.tensor(at, device=device).T.contiguous())
-        return self._model.advance(torch.tensor(list(token_of.values()), device=device), rows, self.cache)
+        rows = Rows(torch.tensor(at, device=device).T.contiguous(), end=max(place for _, place, _ in at) + 1)
+        return self._advance(torch.tensor(list(token_of.values()), device=device), rows, self.cache)
 
 
 def read(model: Model, tokens: Sequence[int], cache: Cache) -> tuple[Routed, Tensor]:

@@ -88,17 +88,17 @@ class Growing:
     """Entries that are appended to, in arrays that double when they are full."""
 
     def __init__(self, entries: Entries):
-        self._room, self._length = entries, len(entries)
+        self._room = self._entries = entries
 
     @property
     def entries(self) -> Entries:
         """All entries, without a copy; appending does not change what was returned."""
-        return self._room.at(slice(self._length))
+        return self._entries
 
     def append(self, entries: Entries) -> None:
-        end = self._length + len(entries)
+        first, end = len(self._entries), len(self._entries) + len(entries)
         if end > len(self._room):
-            self._room = self._room.wider(max(end, 2 * self._length))
+            self._room = self._entries.wider(max(end, 2 * first))
         for field in fields(Entries):
-            getattr(self._room, field.name)[self._length : end] = getattr(entries, field.name)
-        self._length = end
+            getattr(self._room, field.name)[first:end] = getattr(entries, field.name)
+        self._entries = self._room.at(slice(end))

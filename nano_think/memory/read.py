@@ -87,16 +87,34 @@ def mix_logits(logits_V: Tensor, neighbours: Neighbours, gate: Gate) -> Tensor:
     """As `mix_distribution`, from logits to logits: ln p of the mixture + ln sum exp(logits), (V), fp32. What nobody
     remembers falls by -ln(1 - g), so that only the neighbours' values are worked out one by one.
     """
-    logits_V = logits_V.float()
-    if not gate.share or not neighbours.found[0]:
+    logits_V, logs = logits_V.float(), _remembered(neighbours, gate)
+    if not logs:
         return logits_V
-    known_k = neighbours.value[0] >= 0
-    value_n, place_k = neighbours.value[0][known_k].unique(return_inverse=True)
-    share_n = torch.zeros(len(value_n)).index_add(0, place_k, neighbours.share(gate.sharpness)[0][known_k])
-    memory_n = (gate.share * share_n).log().to(logits_V.device) + logits_V.logsumexp(dim=-1)
-    mixed_V, value_n = logits_V + math.log1p(-gate.share), value_n.to(logits_V.device)
+    # One kernel, where `logsumexp` is six.
+    log_p_V = logits_V.log_softmax(dim=-1)
+    value_n = torch.tensor(list(logs), device=logits_V.device)
+    memory_n = torch.tensor(list(logs.values()), device=logits_V.device)
+    mixed_V = log_p_V + math.log1p(-gate.share)
     mixed_V[value_n] = torch.logaddexp(mixed_V[value_n], memory_n)
-    return mixed_V
+    return mixed_V.add_(logits_V.max() - log_p_V.max())
+
+
+def _remembered(neighbours: Neighbours, gate: Gate) -> dict[int, float]:
+    """ln(g p_memory) of each value in one row of neighbours; nothing where nothing counts.
+
+    By numbers and not by tensors: of so few, almost all of an operation's time is what calling it costs.
+    """
+    similar, values = neighbours.similarity[0].tolist(), neighbours.value[0].tolist()
+    weights = [1.0] * len(values) if neighbours.weight is None else neighbours.weight[0].tolist()
+    highest = max((score for score, value in zip(similar, values, strict=True) if value >= 0), default=0.0)
+    sums = dict[int, float]()
+    for score, value, weight in zip(similar, values, weights, strict=True):
+        if value >= 0:
+            sums[value] = sums.get(value, 0.0) + weight * math.exp(gate.sharpness * (score - highest))
+    if not gate.share or not sums:
+        return {}
+    scale = gate.share / sum(sums.values())
+    return {value: math.log(scale * one) if one else -math.inf for value, one in sums.items()}
 
 
 def fit_gate(nll_T: Tensor, target_T: Tensor, neighbours: Neighbours) -> Gate:

@@ -116,11 +116,19 @@ class Rows:
     turns: the tokens are tentative, so many of them that follow each other in one text, of which the last may be taken
     back: what each token writes over is kept until `rewind`. There may be several rows of a token, each at the place of
     the token plus the same distance; row r is of token r modulo `turns`.
+
+    end: a place that no row sees, nor any behind it; unless it is given, the device is asked, and waited for.
     """
 
-    def __init__(self, at_3R: Tensor, sight_3R: Tensor | None = None, turns: int | None = None):
-        self.at_3R, self.turns = at_3R, turns
+    def __init__(self, at_3R: Tensor, sight_3R: Tensor | None = None, turns: int | None = None, end: int | None = None):
+        self.at_3R, self.turns, self._end = at_3R, turns, end
         self.sight_3R = at_3R if sight_3R is None else sight_3R
+
+    @property
+    def end(self) -> int:
+        if self._end is None:
+            self._end = int(self.sight_3R[1].max()) + 1
+        return self._end
 
     @property
     def slot_R(self) -> Tensor:
@@ -138,32 +146,37 @@ class Rows:
     def with_next(self) -> "Rows":
         """These rows and behind them as many that stand one place further, in sight of the same documents."""
         at_3Q = torch.cat([self.at_3R, self.at_3R + self.at_3R.new_tensor([[0], [1], [0]])], dim=1)
-        return Rows(at_3Q, turns=self.turns)
+        return Rows(at_3Q, turns=self.turns, end=self._later(1))
 
     def ahead(self, size: int) -> "Rows":
         """Of one row: a block of `size` rows that stand where the next tokens will and see each other."""
         slot, place, begin = self.at_3R.expand(-1, size)
         next_R = place + torch.arange(1, size + 1, device=place.device)
-        return Rows(torch.stack([slot, next_R, begin]), torch.stack([slot, place + size, begin]))
+        sight_3R = torch.stack([slot, place + size, begin])
+        return Rows(torch.stack([slot, next_R, begin]), sight_3R, end=self._later(size))
 
     def with_ahead(self, size: int) -> "Rows":
         """One row, and behind it `ahead` of it."""
         ahead = self.ahead(size)
-        return Rows(torch.cat([self.at_3R, ahead.at_3R], dim=1), torch.cat([self.sight_3R, ahead.sight_3R], dim=1))
+        at_3R, sight_3R = torch.cat([self.at_3R, ahead.at_3R], dim=1), torch.cat([self.sight_3R, ahead.sight_3R], dim=1)
+        return Rows(at_3R, sight_3R, end=self._later(size))
 
     def last(self) -> "Rows":
         """The last of these rows."""
-        return Rows(self.at_3R[:, -1:].contiguous(), turns=self.turns and 1)
+        return Rows(self.at_3R[:, -1:].contiguous(), turns=self.turns and 1, end=self._end)
 
     def in_turn(self, step: "Callable[[Tensor, Rows], Tensor]", x_RI: Tensor) -> Tensor:
         """`step` of these rows: of tentative ones, of one token after another."""
         if self.turns is None:
             return step(x_RI, self)
         parts = [
-            step(x_RI[n :: self.turns].contiguous(), Rows(self.at_3R[:, n :: self.turns].contiguous()))
+            step(x_RI[n :: self.turns].contiguous(), Rows(self.at_3R[:, n :: self.turns].contiguous(), end=self._end))
             for n in range(self.turns)
         ]
         return torch.stack(parts, dim=1).flatten(0, 1)
+
+    def _later(self, places: int) -> int | None:
+        return None if self._end is None else self._end + places
 
 
 class Trail:

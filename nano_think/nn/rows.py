@@ -95,10 +95,9 @@ def attend_rows(q_RNH: Tensor, keys: Tensor, values: Tensor, rows: Rows, scale: 
 def attend_rows_plainly(q_RNH: Tensor, keys: Tensor, values: Tensor, rows: Rows, scale: float) -> Tensor:
     """The kernel's twin: every score is written out."""
     _, last_R, begin_R = rows.sight_3R
-    end = int(last_R.max()) + 1
-    place_S = torch.arange(end, device=q_RNH.device)
+    place_S = torch.arange(rows.end, device=q_RNH.device)
     seen_RS = (place_S >= begin_R[:, None]) & (place_S <= last_R[:, None])
-    keys_RNSH, values_RNSV = (kept[rows.slot_R, :, :end].to(q_RNH.dtype) for kept in (keys, values))
+    keys_RNSH, values_RNSV = (kept[rows.slot_R, :, : rows.end].to(q_RNH.dtype) for kept in (keys, values))
     score_RNS = (keys_RNSH @ q_RNH[..., None])[..., 0] * scale
     weight_RNS = score_RNS.masked_fill(~seen_RS[:, None], float("-inf")).softmax(dim=-1)
     return (weight_RNS[..., None, :] @ values_RNSV)[..., 0, :]

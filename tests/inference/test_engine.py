@@ -172,3 +172,28 @@ def test_a_repetition_penalty_does_not_put_off_the_end():
 def test_what_cannot_be_answered_is_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         engine().submit(Request(**{"prompt": (START,)} | wrong))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("rows", [1, 2])
+def test_compiled_steps_write_the_same(rows: int, capsys):
+    """And what the kernels tell the compiler of their shapes is true."""
+    model, asked = never_ending(tiny_mixture()), [request(3, 4), request(5)]
+    answers = []
+    for compiled in (False, True):
+        one = engine(model, rows=rows, compiled=compiled)
+        for each in asked:
+            one.submit(each)
+        answers.append([answer(events) for events in all_answers(one).values()])
+    assert answers[0] == answers[1]
+    assert "steps are compiled" in capsys.readouterr().err
+
+
+def test_without_a_compiler_steps_are_as_ever(monkeypatch, capsys):
+    """One line says why, and the texts of others that the trial has touched are none."""
+    monkeypatch.setattr(torch, "compile", lambda step: lambda *_: 1 / 0)
+    model = never_ending(tiny_mixture())
+    plain, compiled = (answer(list(engine(model, **more).stream(request(3, 4)))) for more in ({}, {"compiled": True}))
+    assert plain == compiled
+    assert "steps are not compiled: ZeroDivisionError" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Mixing what a memory says into what the model says."""
 
+import dataclasses
 import math
 
 import pytest
@@ -82,12 +83,15 @@ def test_mixed_distribution_sums_to_one_and_is_what_the_loss_uses(share, sharpne
     )
 
 
+@pytest.mark.parametrize("weights", [None, (1.0, 7.0, 2.0)])
 @pytest.mark.parametrize("row", [[(0.9, 2), (0.7, 5), (0.2, 2)], [(0.5, 0), (NONE, -1)], [(NONE, -1)]])
-def test_mixed_logits_are_the_mixed_distribution(row):
+def test_mixed_logits_are_the_mixed_distribution(row, weights):
     """As far above and below 0 as the model's own; a value that comes twice counts once, with both weights."""
     logits_V, gate = 3 * torch.randn(6, generator=torch.Generator().manual_seed(1)) + 2, Gate(share=0.3)
-    wanted_V = mix_distribution(logits_V.softmax(0), neighbours(row), gate).log() + logits_V.logsumexp(0)
-    torch.testing.assert_close(mix_logits(logits_V, neighbours(row), gate), wanted_V)
+    weight_1k = torch.tensor([weights])[:, : len(row)] if weights else None
+    found = dataclasses.replace(neighbours(row), weight=weight_1k)
+    wanted_V = mix_distribution(logits_V.softmax(0), found, gate).log() + logits_V.logsumexp(0)
+    torch.testing.assert_close(mix_logits(logits_V, found, gate), wanted_V)
 
 
 def one_by_one(query: Tensor, keys: Tensor, values: Tensor, position: int, k: int) -> list[tuple[float, int]]:

@@ -31,6 +31,10 @@ def register() -> None:
     library.register_fake("nano_think::split_heads", _split_shapes)
     library.register_fake("nano_think::split_heads_backward", _split_backward_shapes)
     library.register_autograd("nano_think::split_heads", _split_backward, setup_context=_keep_split)
+    library.register_fake("nano_think::linear_rows", _linear_shapes)
+    library.register_fake("nano_think::place_heads", _place_shapes)
+    library.register_fake("nano_think::attend_rows", _attend_shapes)
+    library.register_fake("nano_think::scan_rows", _step_shapes)
 
 
 def selective_scan(
@@ -117,6 +121,22 @@ def _new(like: Tensor, *sizes: int) -> Tensor:
 
 def _blend_shapes(logits, share, bias, target):
     return _new(bias, *target.shape), _new(bias, *share.shape)
+
+
+def _linear_shapes(x, weight, norm, scale, add, gate, eps):
+    return x.new_empty(len(x), len(weight) // (2 if gate else 1))
+
+
+def _place_shapes(qkv, weight_q, weight_k, cos, sin, rows, keys, values, eps):
+    return qkv.new_empty(len(qkv), keys.shape[1], keys.shape[3])
+
+
+def _attend_shapes(q, keys, values, rows, scale):
+    return q.new_empty(*q.shape[:2], values.shape[3])
+
+
+def _step_shapes(projected, weight, bias, dt_bias, log_A, skip, rows, tail, state):
+    return projected.new_empty(len(projected), state.shape[1] * state.shape[2])
 
 
 def _scan_shapes(u, dt, A, B, C, D, z, fresh, state, soft, keep):
