@@ -25,7 +25,7 @@ def all_tensors(model: Model, device: str) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_nothing_is_left_behind_on_the_cpu(name: str, monkeypatch):
-    """On a device that computes shapes alone: it takes no tensor of the CPU's beside its own, as a GPU does not, and has
+    """On a device that computes shapes alone: as a GPU it takes no tensor of the CPU's beside its own, and it has
     no values that one could wait for.
     """
     model = tiny_model(name).to("meta")

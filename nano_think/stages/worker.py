@@ -13,7 +13,7 @@ import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nano_think.core import interrupts
 from nano_think.core.errors import NanoThinkError
