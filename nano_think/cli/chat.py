@@ -40,6 +40,9 @@ class ChatArguments:
     """Whose memory it is."""
     psyche: str = ""
     """How far the modes of a chat model's psyche are turned up, as in id=-2,superego=4 (nats)."""
+    best_of: int = 1
+    """Of each turn write this many answers, with seeds one after another, and say the one of the lowest energy (texts);
+    with more than one, --memory is off or read."""
     history: Path = Path("~/.nano_think_history")
     """Where lines that were typed are kept, for the arrow keys; /dev/null keeps none."""
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
@@ -53,6 +56,8 @@ def main(arguments: list[str]) -> int:
     if isinstance(sys.stdin, io.TextIOWrapper):
         # What is no UTF-8 becomes U+FFFD, and the conversation goes on.
         sys.stdin.reconfigure(errors="replace")
+    if wanted.best_of < 1:
+        raise UsageError(f"--best-of: wanted at least 1, got {wanted.best_of}")
     with contextlib.ExitStack() as held:
         conversation = _open(wanted, held)
         if sys.stdin.isatty():
@@ -63,6 +68,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _open(wanted: ChatArguments, held: contextlib.ExitStack) -> Conversation:
+    from nano_think.inference.ranking import check_best_of
     from nano_think.memory.namespaces import Namespaces
     from nano_think.models.chat import dials_of
     from nano_think.stages.opening import open_model
@@ -73,10 +79,14 @@ def _open(wanted: ChatArguments, held: contextlib.ExitStack) -> Conversation:
     expect_dials(psyche, dials_of(opened.model))
     namespaces = Namespaces(wanted.root, opened.owner)
     held.callback(namespaces.close)
-    talker = Talker(opened, opened.engine(rows=1, conversations=namespaces, compiled=wanted.compile))
+    rows = min(wanted.best_of, 8)
+    talker = Talker(opened, opened.engine(rows=rows, conversations=namespaces, compiled=wanted.compile))
+    if wanted.best_of > 1:
+        check_best_of(talker.figures, wanted.memory)
     return Conversation(
         talker=talker, namespaces=namespaces, sampling=wanted.sampling,
         max_new_tokens=wanted.max_new_tokens, memory=wanted.memory, namespace=wanted.namespace, psyche=psyche,
+        best=wanted.best_of,
     )  # fmt: skip
 
 

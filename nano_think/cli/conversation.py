@@ -18,6 +18,7 @@ from nano_think.cli.signals import go_on_after
 from nano_think.core.console import clean
 from nano_think.core.errors import InputError, NanoThinkError, UsageError, nearest, storage
 from nano_think.core.files import read_json, write_json
+from nano_think.inference.means import mean_figures, mean_weights
 from nano_think.inference.request import Event, Memory, expect_dials, parse_dials
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.memory.namespaces import Namespaces
@@ -50,6 +51,7 @@ class Conversation:
     memory: Memory
     namespace: str
     psyche: Dials = field(default_factory=dict)
+    best: int = 1
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     last: list[Event] = field(default_factory=list)
     over: bool = False
@@ -66,7 +68,7 @@ class Conversation:
 
     def _answer(self, text: str) -> None:
         self.last = []
-        usual = (self.max_new_tokens, self.sampling, self.memory, self.namespace, self.psyche)
+        usual = (self.max_new_tokens, self.sampling, self.memory, self.namespace, self.psyche, self.best)
         events = self.talker.stream(text, *usual)
         try:
             for event in events:
@@ -79,11 +81,16 @@ class Conversation:
         self.console.print()
         if self.last and self.last[-1].error:
             self.console.print(Text(f"not remembered: {clean(self.last[-1].error)}", style="red"))
-        spoken = [event for event in self.last if event.weights]
-        if spoken and len(self.talker.names) > 1:
-            means = [sum(part) / len(spoken) for part in zip(*(event.weights for event in spoken), strict=True)]
-            told = [in_words(self.talker.names, means), *figures_in_words(spoken)]
-            self.console.print(bar(means).append(f"  {', '.join(told)}", style="dim"))
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        """The means over the answer: weights, where there are several to tell apart, and figures."""
+        means, told = mean_weights(self.last), figures_in_words(self.last)
+        if len(means) > 1:
+            told = [in_words(self.talker.names, means), *told]
+        if told:
+            line = bar(means).append("  ") if len(means) > 1 else Text()
+            self.console.print(line.append(", ".join(told), style="dim"))
 
     def _command(self, text: str) -> None:
         name, _, rest = text[1:].partition(" ")
@@ -177,9 +184,7 @@ def in_words(names: Sequence[str], weights: Sequence[float]) -> str:
 
 def figures_in_words(events: Sequence[Event]) -> list[str]:
     """The means over an answer of what the model's parts told."""
-    names = events[0].figures if events else ()
-    means = {name: sum(event.figures[name] for event in events) / len(events) for name in names}
-    return [f"{name.replace('_', ' ')} {mean:.2f}" for name, mean in means.items()]
+    return [f"{name.replace('_', ' ')} {mean:.2f}" for name, mean in mean_figures(events).items()]
 
 
 def _path(file: str, command: str) -> Path:

@@ -83,7 +83,7 @@ def _check(wanted: ServeArguments) -> None:
 def _assemble(wanted: ServeArguments, key: str, held: contextlib.ExitStack) -> "tuple[ASGIApp, Worker]":
     """The application of a model and the thread of its engine; the memories that it opens are closed with `held`."""
     from nano_think.memory.namespaces import Namespaces
-    from nano_think.models.chat import dials_of
+    from nano_think.models.chat import dials_of, tells_of
     from nano_think.serving.app import create_app
     from nano_think.serving.asking import Served
     from nano_think.serving.recall import Recall
@@ -93,7 +93,7 @@ def _assemble(wanted: ServeArguments, key: str, held: contextlib.ExitStack) -> "
     opened = open_model(wanted.model, wanted.root, wanted.device)
     served = Served(
         name="nano_think", digest=opened.artifact.digest, experts=tuple(opened.model.names),
-        dials=tuple(dials_of(opened.model)),
+        dials=tuple(dials_of(opened.model)), figures=tuple(tells_of(opened.model)),
         tokenizer=opened.tokenizer, window=opened.shape.window, limits=wanted.limits, sampling=wanted.sampling,
         answer=wanted.answer, memory=wanted.memory, namespace=wanted.namespace,
     )  # fmt: skip

@@ -19,7 +19,7 @@ from nano_think.inference.remembering import Memories, Turn
 from nano_think.inference.request import Event, Finish, Request, expect_dials
 from nano_think.inference.sampling import accept, distribution, draw
 from nano_think.inference.slots import Slots
-from nano_think.models.chat import Model, dials_of, figures_of
+from nano_think.models.chat import Model, dials_of, figures_of, tells_of
 
 
 class Bytes(Protocol):
@@ -69,6 +69,11 @@ class Engine:
     def dials(self) -> list[str]:
         """What requests may steer (`Request.psyche`)."""
         return dials_of(self.model)
+
+    @property
+    def figures(self) -> list[str]:
+        """What the model's parts tell (`Event.figures`)."""
+        return tells_of(self.model)
 
     @property
     def waiting(self) -> int:

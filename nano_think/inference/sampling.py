@@ -9,6 +9,8 @@ from torch import Tensor
 
 from nano_think.core.config import Config
 
+SEEDS = 2**63
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig(Config):
@@ -31,8 +33,8 @@ class SamplingConfig(Config):
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature: wanted 0 or more, got {self.temperature}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed: wanted 0 to {2**63 - 1}, got {self.seed}")
+        if not 0 <= self.seed < SEEDS:
+            raise ValueError(f"seed: wanted 0 to {SEEDS - 1}, got {self.seed}")
         if self.top_k < 0:
             raise ValueError(f"top_k: wanted 0 or more, got {self.top_k}")
         if not 0 < self.top_p <= 1:

@@ -83,6 +83,11 @@ class Chat(nn.Module):
         """What a request may steer."""
         return [dial for _, part in self._parts() for dial in part.dials]
 
+    @property
+    def tells(self) -> list[str]:
+        """The figures that `judge` names."""
+        return [figure for _, part in self._parts() for figure in part.tells]
+
     def forward(self, tokens_BT: Tensor, dials: Dials | None = None) -> Routed:
         documents_BT = number_documents(tokens_BT, self.start_token)
         return self._speak(self._read(tokens_BT, documents_BT), documents_BT, dials or {})
@@ -208,6 +213,11 @@ Model = NanoThink | Chat
 def dials_of(model: Model) -> list[str]:
     """What a request to a model may steer: of a mixture, nothing."""
     return model.dials if isinstance(model, Chat) else []
+
+
+def tells_of(model: Model) -> list[str]:
+    """The names of `figures_of`."""
+    return model.tells if isinstance(model, Chat) else []
 
 
 def figures_of(model: Model, routed: Routed) -> dict[str, Tensor]:

@@ -87,12 +87,13 @@ class Part(nn.Module):
     `read` and `speak` have twins for new tokens behind a cache (`extend_`) and for one token of each of a few rows
     (`advance_`), which give what the whole sequence at once would give. `judge` looks at one position and needs none.
 
-    dials: what a request may steer. names: the voices, where `speak` blends more than one.
+    dials: what a request may steer. names: the voices, where `speak` blends more than one. tells: what `judge` names.
     """
 
     Config: ClassVar[type[PartConfig]]
     dials: ClassVar[tuple[str, ...]] = ()
     names: ClassVar[tuple[str, ...]] = ()
+    tells: ClassVar[tuple[str, ...]] = ()
 
     def study(self, token_bytes: Sequence[bytes], head: LanguageHead) -> None:
         """Learn what the ids of the vocabulary stand for, before the training."""

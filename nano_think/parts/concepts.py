@@ -54,6 +54,7 @@ class Concepts(Part):
     """p(vertex | h) = prod_g p_g(four bits | h), 4 x 16 logits in place of 50,257 x D; h' = h + C(E[signs])."""
 
     Config = ConceptsConfig
+    tells = ("concept_certainty",)
     directions: Tensor
     centre: Tensor
     signs_WN: Tensor
@@ -104,11 +105,27 @@ class Concepts(Part):
         """The signs of the vertices to be predicted, (B, T, N), and where there are any, (B, T)."""
         x_BTD = lesson.head.embed(lesson.targets_BT)
         mean_BTD, known_BT = mean_ahead(x_BTD, lesson.every_BT, lesson.documents_BT, self.config.horizon)
-        signs_BTN = ((mean_BTD - self.centre) @ self.directions > 0) * 2.0 - 1
+        signs_BTN = signs_of(self.project(mean_BTD))
         if self.config.targets == "shifted":
             half = signs_BTN.shape[1] // 2
             return signs_BTN.roll(half, dims=1), known_BT & known_BT.roll(half, dims=1)
         return signs_BTN, known_BT
+
+    def project(self, mean: Tensor) -> Tensor:
+        """How far mean embeddings (..., D) lie from that of all text along each direction, (..., N)."""
+        return (mean - self.centre) @ self.directions
+
+    def expect(self, hidden: Tensor) -> Tensor:
+        """The signs of the likeliest vertex, (..., N)."""
+        return self.signs_WN[self._logits(hidden).argmax(dim=-1)].flatten(-2)
+
+    def log_p_of(self, hidden: Tensor, signs: Tensor) -> Tensor:
+        """ln p of vertices given by their signs (..., N), (...)."""
+        log_p_GW = self._logits(hidden).log_softmax(-1)
+        words_G1 = self.words(signs)[..., None]
+        shape = torch.broadcast_shapes(log_p_GW.shape[:-2], words_G1.shape[:-2])
+        log_p_GW, words_G1 = log_p_GW.expand(*shape, -1, -1), words_G1.expand(*shape, -1, -1)
+        return log_p_GW.gather(-1, words_G1).sum(dim=(-1, -2))
 
     @staticmethod
     def words(signs: Tensor) -> Tensor:
@@ -137,3 +154,8 @@ class Concepts(Part):
         signs = (self._logits(said.hidden).softmax(-1) @ self.signs_WN).flatten(-2)
         told = self.embedding(signs).to(said.hidden.dtype)
         return Voices(said.hidden + told, said.weights, said.streams + told[..., None, :])
+
+
+def signs_of(places: Tensor) -> Tensor:
+    """Numbers as -1 and 1."""
+    return (places > 0) * 2.0 - 1

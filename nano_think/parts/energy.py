@@ -40,6 +40,7 @@ class Energy(Part):
     """h of a token -> its energy; that of a text is the mean over its tokens. Low is like what was written."""
 
     Config = EnergyConfig
+    tells = ("energy",)
 
     def __init__(self, config: EnergyConfig, width: int, vocabulary: int):
         super().__init__()

@@ -42,6 +42,7 @@ class SelfModel(Part):
     """h -> a normal distribution of the mean loss over the next tokens: ln(V) sigmoid(m) plus or minus exp(s) nats."""
 
     Config = SelfModelConfig
+    tells = ("expected_loss", "expected_spread")
 
     def __init__(self, config: SelfModelConfig, width: int, vocabulary: int):
         super().__init__()

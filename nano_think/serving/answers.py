@@ -1,16 +1,18 @@
 """From the engine's events to OpenAI's answers, whole or piece by piece.
 
-Each choice has one field more than OpenAI's, `routing`: for each token its text and how much each expert was trusted
-with it. An answer that stands and could not be remembered has `warning`, which says so.
+Each choice has fields of our own: `routing`, for each token its text and how much each expert was trusted with it, and
+where it ends `means`, the same of the answer as a whole. What a model's parts tell stands in both as `figures`. An
+answer that stands and could not be remembered has `warning`, which says so.
 """
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nano_think.data.tokenizer import Tokenizer
+from nano_think.inference.means import mean_figures, mean_weights
 from nano_think.inference.request import Event
 from nano_think.serving.asking import Served
 
@@ -31,6 +33,8 @@ class Answer:
     """Tokens of the answer so far."""
     length: int = 0
     """Characters of the answer so far."""
+    heard: list[Event] = field(default_factory=list)
+    """The answer so far."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -72,15 +76,17 @@ class Answer:
         told = {"index": 0, **(content if content is not None else {"text": text})}
         told |= {"logprobs": self._logprobs(events), "finish_reason": finish, "routing": self._routing(spoken)}
         self.said, self.length = self.said + len(spoken), self.length + len(text)
-        return told
+        self.heard += events
+        return told | ({"means": self._told(mean_weights(self.heard), mean_figures(self.heard))} if finish else {})
 
     def _routing(self, spoken: Iterable[Event]) -> list[dict[str, Any]]:
-        names = self.served.experts
-        return [
-            {"text": event.text, "weights": {n: round(w, 4) for n, w in zip(names, event.weights, strict=True)}}
-            | ({"figures": {n: round(value, 4) for n, value in event.figures.items()}} if event.figures else {})
-            for event in spoken
-        ]
+        return [{"text": event.text, **self._told(event.weights, event.figures)} for event in spoken]
+
+    def _told(self, weights: Sequence[float], figures: Mapping[str, float]) -> dict[str, Any]:
+        """Weights of the experts by name; figures, where there are any."""
+        pairs = zip(self.served.experts, weights, strict=True) if weights else ()
+        told = {"weights": {name: round(weight, 4) for name, weight in pairs}}
+        return told | ({"figures": {name: round(value, 4) for name, value in figures.items()}} if figures else {})
 
     def _logprobs(self, events: Sequence[Event]) -> dict[str, Any] | None:
         if self.likeliest is None:

@@ -5,7 +5,7 @@ Bodies are read here and not by FastAPI, which would buffer, convert and report 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nano_think import __version__
+from nano_think.inference.ranking import lowest
 from nano_think.inference.request import Event
 from nano_think.inference.request import Request as Wanted
 from nano_think.serving.answers import Answer
-from nano_think.serving.asking import Served, from_chat, from_completion
+from nano_think.serving.asking import Served, competing, from_chat, from_completion
 from nano_think.serving.errors import ApiError, json_response, to_json
 from nano_think.serving.guard import Guard
 from nano_think.serving.recall import Recall
@@ -80,7 +81,7 @@ def _add_models(app: FastAPI, served: Served, worker: Worker) -> None:
     about = {"id": served.name, "object": "model", "created": 0, "owned_by": "nano_think"}
     about |= {"experts": list(served.experts), "context_window": served.window, "digest": served.digest}
     about |= {"memory": served.memory, "namespace": served.namespace or None}
-    about |= {"psyche": list(served.dials)}
+    about |= {"psyche": list(served.dials), "figures": list(served.figures)}
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -105,25 +106,27 @@ def _add_answers(app: FastAPI, served: Served, worker: Worker) -> None:
         asked = read(ChatRequest, await request.body())
         # To read a long conversation takes a while, in which others are answered.
         wanted = await asyncio.to_thread(from_chat, asked, served)
-        return await _respond(request, worker, wanted, asked, _answer(asked, served, True))
+        return await _respond(request, worker, competing(wanted, asked, served), asked, _answer(asked, served, True))
 
     @app.post("/v1/completions")
     async def completion(request: Request) -> Response:
         worker.check_room()
         asked = read(CompletionRequest, await request.body())
         wanted = await asyncio.to_thread(from_completion, asked, served)
-        return await _respond(request, worker, wanted, asked, _answer(asked, served, False))
+        return await _respond(request, worker, competing(wanted, asked, served), asked, _answer(asked, served, False))
 
 
 def _answer(asked: ChatRequest | CompletionRequest, served: Served, chat: bool) -> Answer:
     return Answer(served=served, prompt=0, chat=chat, likeliest=asked.likeliest)
 
 
-async def _respond(request: Request, worker: Worker, wanted: Wanted, asked: Asked, answer: Answer) -> Response:
-    answer.prompt = len(wanted.prompt)
+async def _respond(
+    request: Request, worker: Worker, wanted: Sequence[Wanted], asked: Asked, answer: Answer
+) -> Response:
+    answer.prompt = len(wanted[0].prompt)
     if asked.stream:
-        return Stream(worker, worker.enter(wanted), answer, asked.with_usage)
-    events = await _collect(request, worker, worker.enter(wanted))
+        return Stream(worker, worker.enter(wanted[0]), answer, asked.with_usage)
+    events = await _collect(request, worker, wanted)
     if events[-1].finish == "error":
         raise ApiError(503, events[-1].error, code="unfinished")
     return json_response(answer.whole(events))
@@ -165,23 +168,29 @@ def _event(value: Any) -> bytes:
     return f"data: {to_json(value)}\n\n".encode()
 
 
-async def _collect(request: Request, worker: Worker, ticket: Ticket) -> list[Event]:
-    """All events of an answer; when the client hangs up before the last, the request is cancelled."""
+async def _collect(request: Request, worker: Worker, wanted: Sequence[Wanted]) -> list[Event]:
+    """All events of an answer, of several the best; when the client hangs up before the last, they are cancelled."""
 
-    async def gather() -> list[Event]:
+    async def hear(ticket: Ticket) -> list[Event]:
         async with contextlib.aclosing(worker.answer(ticket)) as events:
             return [event async for event in events]
 
-    gathering, leaving = asyncio.create_task(gather()), asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait((gathering, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if gathering.done():
-            return gathering.result()
+    with contextlib.ExitStack() as places:
+        tickets = [_enter(worker, one, places) for one in wanted]
+        hearing, leaving = asyncio.gather(*map(hear, tickets)), asyncio.create_task(_gone(request))
+        places.callback(hearing.cancel)
+        places.callback(leaving.cancel)
+        await asyncio.wait((hearing, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if hearing.done():
+            return lowest(hearing.result())
         raise ApiError(499, "the client has hung up")
-    finally:
-        gathering.cancel()
-        leaving.cancel()
-        worker.leave(ticket)
+
+
+def _enter(worker: Worker, wanted: Wanted, places: contextlib.ExitStack) -> Ticket:
+    """A place for a request, which is given back with the others."""
+    ticket = worker.enter(wanted)
+    places.callback(worker.leave, ticket)
+    return ticket
 
 
 async def _gone(request: Request) -> None:

@@ -7,6 +7,7 @@ from nano_think.core.errors import InputError, UsageError
 from nano_think.data.tokenizer import Tokenizer
 from nano_think.data.tokenizer_chat import CHAT
 from nano_think.inference.dialogue import encode_fitting, last_turn
+from nano_think.inference.ranking import candidates
 from nano_think.inference.request import Memory, Request, expect_dials
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.serving.config import Limits
@@ -31,6 +32,8 @@ class Served:
     """Longest context that it was trained with (tokens)."""
     dials: tuple[str, ...] = ()
     """What requests may steer."""
+    figures: tuple[str, ...] = ()
+    """What the model's parts tell of each token."""
     limits: Limits = Limits()
     sampling: SamplingConfig = SamplingConfig()
     answer: int = 256
@@ -72,6 +75,18 @@ def from_completion(asked: CompletionRequest, served: Served) -> Request:
     gone = max(0, len(before) + len(ids) + 1 - served.window) if asked.truncation == "auto" else 0
     wanted = _request(asked, [start, *[*before, *ids][gone:]], asked.likeliest, served)
     return replace(wanted, turn=max(0, 1 + len(before) - gone) if before else 0)
+
+
+def competing(wanted: Request, asked: Asked, served: Served) -> list[Request]:
+    """The requests of whose answers the best is told: one, unless `best_of` says more."""
+    if asked.best_of in (None, 1):
+        return [wanted]
+    if asked.stream:
+        raise ApiError(400, "best_of: the best of several is known at the end; wanted no stream", param="best_of")
+    try:
+        return candidates(wanted, asked.best_of, served.figures)
+    except UsageError as error:
+        raise ApiError(400, str(error), param="best_of") from None
 
 
 def _request(asked: Asked, ids: list[int], likeliest: int | None, served: Served) -> Request:

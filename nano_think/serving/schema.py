@@ -16,6 +16,8 @@ M = TypeVar("M", bound=BaseModel)
 Stop = Annotated[str, Field(min_length=1, max_length=500)]
 Tokens = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+MOST_BEST = 16
+"""Most answers of which one is chosen."""
 
 
 class Strict(BaseModel):
@@ -66,6 +68,7 @@ class Asked(Strict):
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     memory: Memory | None = None
     namespace: str | None = None
+    best_of: int | None = Field(None, ge=1, le=MOST_BEST)
     psyche: dict[str, Annotated[float, Field(ge=-MOST_TURN, le=MOST_TURN)]] | None = None
     truncation: Literal["auto", "disabled"] = "disabled"
     # Known, and only with the value that changes nothing.
@@ -133,7 +136,6 @@ class CompletionRequest(Asked):
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
     echo: Literal[False] | None = None
     suffix: None = None
-    best_of: Literal[1] | None = None
 
     @field_validator("prompt")
     @classmethod

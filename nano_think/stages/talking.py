@@ -7,6 +7,7 @@ from nano_think.core.errors import ArtifactError
 from nano_think.data.tokenizer_chat import CHAT
 from nano_think.inference.dialogue import encode_fitting, last_turn
 from nano_think.inference.engine import Engine
+from nano_think.inference.ranking import best_of
 from nano_think.inference.request import Event, Memory, Request
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.parts import Dials
@@ -31,6 +32,11 @@ class Talker:
         """What can be steered."""
         return self.engine.dials
 
+    @property
+    def figures(self) -> list[str]:
+        """What the model's parts tell of each token."""
+        return self.engine.figures
+
     def chat(self, text: str, max_new_tokens: int = 128, sampling: SamplingConfig = USUAL) -> str:
         """What it answers; both sides are kept for the next turn."""
         return "".join(event.text for event in self.stream(text, max_new_tokens, sampling))
@@ -43,9 +49,11 @@ class Talker:
         memory: Memory = "off",
         namespace: str = "default",
         psyche: Dials | None = None,
+        best: int = 1,
     ) -> Iterator[Event]:
-        """`chat` token by token, steered by `psyche` where the model has one. Who stops reading ends the answer: what
-        was said until then is kept. Of a turn that fails nothing is.
+        """`chat` token by token, steered by `psyche` where the model has one; of `best` answers that of the lowest
+        energy, when all are there. Who stops reading ends the answer: what was said until then is kept. Of a turn that
+        fails nothing is.
         """
         wanted = [*self.messages, {"role": "user", "content": text}]
         special = self.opened.tokenizer.special
@@ -57,7 +65,7 @@ class Talker:
         )  # fmt: skip
         said, failed = list[str](), False
         try:
-            for event in self._answer(request):
+            for event in self._answer(request, best):
                 said.append(event.text)
                 yield event
         except Exception:
@@ -77,8 +85,8 @@ class Talker:
         """Begin anew, or from what was said before."""
         self.messages = list(messages)
 
-    def _answer(self, request: Request) -> Iterator[Event]:
-        for event in self.engine.stream(request):
+    def _answer(self, request: Request, best: int = 1) -> Iterator[Event]:
+        for event in self.engine.stream(request) if best == 1 else best_of(self.engine, request, best):
             if event.finish == "error":
                 raise event.failure or ArtifactError(event.error)
             yield event

@@ -57,7 +57,7 @@ def talk():
 def test_answer_is_coloured_by_expert_and_summed_in_a_bar(talk):
     talk.take("hi")
     assert "one 20%, two 30%, three 50%" in talk.printed()
-    assert talk.talker.asked == [("hi", 9, SamplingConfig(), "read", "alice", {})]
+    assert talk.talker.asked == [("hi", 9, SamplingConfig(), "read", "alice", {}, 1)]
 
 
 def test_what_is_said_cannot_steer_the_terminal(talk):
@@ -124,17 +124,32 @@ def test_a_psyche_is_steered_until_it_is_off(talk):
     talk.take("hi")
     talk.take("/psyche off")
     talk.take("hi")
-    assert [asked[-1] for asked in talk.talker.asked] == [{"id": 2.0, "ego": -1.5}, {}]
+    assert [asked[-2] for asked in talk.talker.asked] == [{"id": 2.0, "ego": -1.5}, {}]
     assert "id 2, ego -1.5" in talk.printed() and "id 0, ego 0" in talk.printed()
 
 
 def test_what_parts_tell_stands_beside_the_bar(talk):
     talk.talker.stream = lambda *_: iter([
         Event(request=1, token=0, text="a", weights=(1.0, 0.0, 0.0), figures={"expected_loss": value})
-        for value in (1.0, 2.0)
+        for value in (9.0, 1.0, 2.0)
     ])  # fmt: skip
     talk.take("hi")
     assert "expected loss 1.50" in talk.printed()
+
+
+def test_what_parts_tell_is_told_of_a_single_stream_too(talk):
+    """Which has no weights to tell apart, and so no bar."""
+    talk.talker.stream = lambda *_: iter([
+        Event(request=1, token=0, text="a", weights=(1.0,), figures={"energy": value}) for value in (9.0, 1.0)
+    ])  # fmt: skip
+    talk.take("hi")
+    assert "energy 1.00" in talk.printed() and "█" not in talk.printed() and "one" not in talk.printed()
+
+
+def test_the_best_of_several_is_asked_for(talk):
+    talk.best = 3
+    talk.take("hi")
+    assert talk.talker.asked[0][-1] == 3
 
 
 def test_quit_ends_it(talk):

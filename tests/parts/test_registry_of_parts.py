@@ -48,6 +48,12 @@ def test_a_part_learns(name: str):
 
 
 @pytest.mark.parametrize("name", PARTS)
+def test_a_part_names_what_it_tells(name: str):
+    part = tiny_part(name)
+    assert tuple(part.judge(torch.zeros(2, WIDTH))) == part.tells
+
+
+@pytest.mark.parametrize("name", PARTS)
 def test_the_losses_of_a_part_are_told_by_its_name(name: str):
     windows = draw_tokens(6, 21)
     _, terms = tiny_chat(parts=[name]).learn(windows, windows[:, 1:] != START)

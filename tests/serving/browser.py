@@ -16,7 +16,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage",
     "--no-first-run", "--remote-debugging-port=0", "--hide-scrollbars", "--force-color-profile=srgb",
 )  # fmt: skip
-KEYS = {"Enter": 13, "Escape": 27, "Tab": 9}
+KEYS = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowLeft": 37}
 CHROMIUM = shutil.which("chromium")
 
 

@@ -28,11 +28,18 @@ USUAL = Limits()
 class Script:
     """An engine that says `words` over and over, one word of each request a step, and remembers what was asked.
 
-    pace: seconds that a step takes.
+    pace: seconds that a step takes. energy: what a request's answer is told to have.
     """
 
-    def __init__(self, tokenizer: Tokenizer, words: str = " the word", pace: float = 0.0, rows: int = 4):
-        self.words, self.pace, self.rows = tokenizer.encode(words), pace, rows
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        words: str = " the word",
+        pace: float = 0.0,
+        rows: int = 4,
+        energy: Callable[[Request], float] | None = None,
+    ):
+        self.words, self.pace, self.rows, self.energy = tokenizer.encode(words), pace, rows, energy
         self.tokenizer, self.asked, self.cancelled, self.steps = tokenizer, [], [], 0
         self.amiss = ""
         self._ids, self._waiting, self._running = itertools.count(1), deque(), {}
@@ -70,7 +77,8 @@ class Script:
         logprobs = {} if request.logprobs is None else {"logprob": -0.5, "top": ((token, -0.5),)[: request.logprobs]}
         return Event(
             request=number, token=token, text=self.tokenizer.decode([token]), weights=(0.5, 0.3, 0.2),
-            finish="length" if last else None, error=self.amiss if last else "", **logprobs,
+            finish="length" if last else None, error=self.amiss if last else "",
+            figures={"energy": self.energy(request)} if self.energy else {}, **logprobs,
         )  # fmt: skip
 
 
@@ -117,9 +125,10 @@ def starting(tokenizer: Tokenizer) -> Iterator[Callable[..., Running]]:
         ) -> Running:
             engine = Script(tokenizer, rows=limits.running, **script)  # type: ignore[arg-type]
             worker = Worker(engine, limits)
+            figures = ("energy",) if engine.energy else ()
             served = Served(
                 name=MODEL, digest="0" * 64, experts=EXPERTS, tokenizer=tokenizer, window=window, limits=limits,
-                memory=memory, namespace=namespace, dials=dials,
+                memory=memory, namespace=namespace, dials=dials, figures=figures,
             )  # fmt: skip
             listening = listen("127.0.0.1", 0)
             server = Server(configure(create_app(served, worker, recall, names, key), limits), worker)

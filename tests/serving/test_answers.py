@@ -7,7 +7,8 @@ import pytest
 from nano_think.inference.request import Event
 from nano_think.serving.answers import Answer
 from nano_think.serving.asking import Served
-from tests.serving.conftest import EXPERTS, MODEL
+from nano_think.serving.config import Limits
+from tests.serving.conftest import EXPERTS, MODEL, until
 
 SPOKEN = " the word"
 
@@ -123,6 +124,52 @@ def test_what_parts_tell_stands_beside_the_weights(tokenizer):
     event = Event(request=1, token=5, text="a", weights=(1.0, 0.0, 0.0), figures={"energy": 0.123456})
     told = Answer(served=served, prompt=1, chat=True, likeliest=None).piece(event)
     assert told["choices"][0]["routing"][0]["figures"] == {"energy": 0.1235}
+
+
+def test_the_end_of_an_answer_tells_its_means(serving):
+    """Whole and in a stream, on the last piece alone."""
+    server = serving(energy=lambda request: 0.25)
+    whole = server.ask().json()["choices"][0]["means"]
+    assert whole == {"weights": {"one": 0.5, "two": 0.3, "three": 0.2}, "figures": {"energy": 0.25}}
+    *before, last = events(server.ask(stream=True))
+    assert last["choices"][0]["means"] == whole and not any("means" in one["choices"][0] for one in before)
+
+
+def test_the_answer_of_the_lowest_energy_is_told(serving):
+    server = serving(energy=lambda request: -request.sampling.seed)
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        told = server.ask(path, best_of=3, seed=5, memory="off").json()
+        assert told["choices"][0]["means"]["figures"] == {"energy": -7.0} and len(told["choices"]) == 1
+    assert [request.sampling.seed for request in server.engine.asked] == [5, 6, 7] * 2
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"best_of": 2, "stream": True}, "wanted no stream"),
+        ({"best_of": 2, "memory": "read-write"}, "a memory keeps one answer"),
+        ({"best_of": 17}, "less than or equal to 16"),
+        ({"best_of": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_the_best_of_several_is_refused(serving, more, said):
+    server = serving(energy=lambda request: 0.0)
+    refused = server.ask(**{"memory": "off"} | more)
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "best_of"
+    assert said in refused.json()["error"]["message"] and not server.engine.asked
+
+
+def test_without_energy_there_is_no_best_of_several(serving):
+    refused = serving().ask(best_of=2, memory="off")
+    assert refused.status_code == 400 and "this model tells no energy" in refused.json()["error"]["message"]
+
+
+def test_where_there_is_no_room_for_all_answers_there_is_one_for_none(serving):
+    """And the places that were taken are free again."""
+    server = serving(energy=lambda request: 0.0, limits=Limits(running=1, waiting=1), pace=0.01)
+    assert server.ask(best_of=3, memory="off").status_code == 429
+    assert until(lambda: server.worker.busy == 0)
+    assert server.ask(best_of=2, memory="off").status_code == 200
 
 
 def test_models_are_listed(serving):

@@ -103,6 +103,30 @@ def test_sliders_steer_where_there_is_a_psyche(browser, page):
     say(browser, "the word")
     finished(browser)
     assert server.engine.asked[0].psyche == {"id": 0.0, "ego": 0.0, "superego": 4.0}
+    names = "[...document.querySelectorAll('#psyche .dial span')].map((one) => one.textContent)"
+    assert browser.run(names) == ["id", "ego", "superego"]
+
+
+def test_a_slider_tells_how_far_it_is_turned(browser, page):
+    """By keys alone, and what was turned stays so when the page is opened anew."""
+    server = page(dials=("superego",))
+    browser.click("#open-settings")
+    browser.run("const slider = document.querySelector('[name=psyche_superego]'); slider.value = '0'; slider.focus()")
+    for _ in range(3):
+        browser.press("ArrowLeft")
+    assert browser.text(".dial output") == "−1.5"
+    browser.press("Escape")
+    browser.open(server.url)
+    browser.until("document.querySelectorAll('.dial').length === 1")
+    assert browser.text(".dial output") == "−1.5"
+    browser.run("localStorage.clear()")
+
+
+def test_an_answer_tells_its_energy(browser, page):
+    page(energy=lambda request: 0.125)
+    say(browser, "the word")
+    finished(browser)
+    assert browser.text(".answer .figures") == "energy 0.13"
 
 
 def test_there_are_no_sliders_where_there_is_no_psyche(browser, page):
@@ -110,6 +134,7 @@ def test_there_are_no_sliders_where_there_is_no_psyche(browser, page):
     say(browser, "the word")
     finished(browser)
     assert browser.run("document.querySelector('#psyche').hidden") and server.engine.asked[0].psyche == {}
+    assert browser.count(".dial") == 0 and browser.count(".answer .figures") == 0
 
 
 def test_stop_ends_the_answer_and_keeps_what_was_said(browser, page):

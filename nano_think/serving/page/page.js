@@ -1,16 +1,16 @@
 // The page: what was said, what may be done with it, and the two dialogs.
 
 import { ask, listen, Refused } from "./speech.js";
-import { bar, details, inWords, legend, make, mixed, tokenSpan } from "./tint.js";
+import { bar, details, inWords, legend, make, mixed, told, tokenSpan } from "./tint.js";
 import { forgetButton, showMemory } from "./memory.js";
-import { heedServer, settings, watchSettings } from "./settings.js";
+import { heedServer, settings, steering, watchSettings } from "./settings.js";
 
 const $ = (id) => document.getElementById(id);
 const log = $("log");
 const words = $("words");
 
 let model = null;
-let turns = []; // {role, content, tokens, stopped}
+let turns = []; // {role, content, tokens, figures, stopped, done}
 let speaking = null; // the AbortController of the answer under way
 
 const say = (text) => { $("status").textContent = text; };
@@ -30,7 +30,6 @@ async function connect() {
     complain(null);
     $("model").textContent = `${model.context_window} tokens of context`;
     $("legend").replaceChildren(...legend(model.experts));
-    $("psyche").hidden = !model.psyche?.length;
   } catch (error) {
     complain(error.status === 401 ? new Refused(401, { message: "This server wants an API key: give it in the settings." }) : error);
   }
@@ -68,9 +67,10 @@ function below(turn, place) {
   if (place === turns.length - 1) actions.append(action("regenerate", "Answer again", regenerate));
   if (turn.stopped) actions.append(make("span", { class: "quiet" }, turn.stopped));
   const shown = actions.children.length ? [actions] : [];
-  if (!turn.tokens.length || !mixed(turn.tokens[0].weights)) return shown;
+  const figures = turn.figures ? [make("p", { class: "figures quiet" }, told(turn.figures))] : [];
+  if (!turn.tokens.length || !mixed(turn.tokens[0].weights)) return [...figures, ...shown];
   const readout = make("p", { class: "readout quiet", "aria-hidden": "true" });
-  return [make("div", { class: "sum" }, bar(turn.tokens), readout), details(turn.tokens), ...shown];
+  return [make("div", { class: "sum" }, bar(turn.tokens), ...figures, readout), details(turn.tokens), ...shown];
 }
 
 log.addEventListener("pointerover", (event) => {
@@ -86,7 +86,7 @@ function request() {
   for (const name of ["temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed"]) {
     if (settings[name] !== "") named[name] = Number(settings[name]);
   }
-  if (model.psyche?.length) named.psyche = Object.fromEntries(model.psyche.map((name) => [name, Number(settings[`psyche_${name}`] ?? 0)]));
+  if (model.psyche?.length) named.psyche = steering(model.psyche);
   return named;
 }
 
@@ -132,6 +132,7 @@ function take(turn, choice) {
   if (!choice) return;
   const text = choice.delta?.content ?? choice.text ?? "";
   turn.content += text;
+  turn.figures = choice.means?.figures;
   for (const token of choice.routing) {
     turn.tokens.push(token);
     log.lastElementChild.querySelector(".text").append(tokenSpan(token));

@@ -24,6 +24,11 @@ export function inWords(weights) {
   return Object.entries(weights).sort((a, b) => b[1] - a[1]).map(([name, share]) => `${spoken(name)} ${percent(share)}`).join(", ");
 }
 
+// What the model's parts tell of a whole answer.
+export function told(figures) {
+  return Object.entries(figures).map(([name, value]) => `${spoken(name).replaceAll("-", " ")} ${value.toFixed(2)}`).join(", ");
+}
+
 // Whether there is anything to tell apart: a chat model with a body of its own is one stream.
 export const mixed = (weights) => Object.keys(weights).length > 1;
 
