@@ -24,6 +24,7 @@ class Verb:
 VERBS = {
     "dag": Verb("the graph of stages, for the terminal, Mermaid or Graphviz", "nano_think.cli.dag:main"),
     "lineage": Verb("what an artifact was made of, back to the text", "nano_think.cli.lineage:main"),
+    "concepts": Verb("the texts nearest to a phrase by a chat model's concepts", "nano_think.cli.concepts:main"),
     "compare": Verb("two finished runs side by side: settings, figures, losses", "nano_think.cli.compare:main"),
     "completion": Verb(
         "a script that completes verbs and flags in bash, zsh or fish", "nano_think.cli.completion:main"

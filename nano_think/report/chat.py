@@ -9,7 +9,9 @@ import jinja2
 from markupsafe import Markup
 
 from nano_think.core.config import flatten
+from nano_think.report import concepts as drawn
 from nano_think.report import words
+from nano_think.report.pictures import NARROW, WIDE
 from nano_think.report.tables import Cell, Table, code, number, table
 
 FOLDER = Path(__file__).parent
@@ -23,7 +25,7 @@ class ChatReportData:
     preset: str
     created: str
     results: Mapping[str, Any]
-    """As the chat evaluation wrote them: language, tasks, conversation."""
+    """As the chat evaluation wrote them: language, tasks, conversation, and concepts where the model has any."""
     sources: Sequence[Mapping[str, Any]]
     trainings: Mapping[str, Mapping[str, Any]]
     """Summaries of what was trained in this run, by stage."""
@@ -37,9 +39,11 @@ def render_chat(data: ChatReportData) -> str:
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    shown = (language, tasks, sources, trainings, artifacts, settings)
+    shown = (language, tasks, concepts, sources, trainings, artifacts, settings)
+    found = data.results.get("concepts")
     return environment.get_template("chat.html").render(
         data=data, words=words, headline=headline(data.results), tables={one.__name__: one(data) for one in shown},
+        concepts=drawn.pictures(found, WIDE, NARROW) if found else [],
         css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
     )  # fmt: skip
 
@@ -86,6 +90,12 @@ def _tasks(found: Mapping[str, Any]) -> Iterator[list[Cell]]:
         chance, items = (number(text) for text in (f"{scores[1]['chance']:.1%}", words.count(scores[1]["items"])))
         verdict = "above" if scores[1]["above_chance"] else "not told apart" if _holds(scores[1]) else "below"
         yield [Cell(name), Cell(scores[1]["kind"]), *shares, chance, items, Cell(verdict)]
+
+
+def concepts(data: ChatReportData) -> Table | None:
+    """Where held-out chats lie in the space of concepts; nothing of a model without."""
+    found = data.results.get("concepts")
+    return drawn.fullest(found) if found else None
 
 
 def _holds(score: Mapping[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from nano_think.evaluation.chat.answers import answers
 from nano_think.evaluation.chat.language import cost, figures, talks
 from nano_think.evaluation.chat.scores import score
 from nano_think.evaluation.chat.tasks import labels, parse_spec
+from nano_think.evaluation.concepts import concept_map
 from nano_think.models.chat import Model
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.sft import marks_of, open_base
@@ -41,7 +42,7 @@ class ChatEvaluateConfig(Config):
     choices: int = 5000
     """Most items of each task whose answers are told by likelihood, which takes far less (items)."""
     chats: int = 500
-    """Most held-out chats whose bits per byte are measured (chats)."""
+    """Most held-out chats whose bits per byte are measured, and whose concepts are shown (chats)."""
     turns: tuple[str, ...] = (
         "Hello!",
         "Tell me a joke",
@@ -92,6 +93,7 @@ class ChatEvaluate(Stage):
             found = task_scores({"base": base, "chat": chat}, tokenizer, job.space.window, spec, job.evaluate)
             results["tasks"][label] = found
             note(f"{label}: {found['chat']['score']:.3f} (base {found['base']['score']:.3f})")
+        results["concepts"] = concept_map(chat, held_out_chats(inputs["chat_tokens"], job), tokenizer)
         results["conversation"] = converse(chat, tokenizer, job)
         write_json(out / RESULTS, results)
         return results
@@ -109,13 +111,18 @@ def language(base: Model, chat: Model, tokenizer: Tokenizer, chats: Artifact, jo
     """Bits per byte of what the assistant says in held-out chats: of the chat model, of the base given the same, and of
     the base given the same words without the template's marks.
     """
-    text, window = first_chats(TokenSet.open(chats.path, "test"), job.evaluate.chats), job.space.window
+    text, window = held_out_chats(chats, job), job.space.window
     said = said_in(text, marks_of(tokenizer), window)
     marked, plain = (talks(text, tokenizer, said, window, plain) for plain in (False, True))
     if not marked:
         raise InputError("no held-out chat to measure; give more chats, or raise chats.test_fraction")
     nats = {"base": cost(base, marked), "base_plain": cost(base, plain), "chat": cost(chat, marked)}
     return figures(nats, marked)
+
+
+def held_out_chats(chats: Artifact, job: ChatEvaluateJob) -> TokenSet:
+    """The chats that are looked at: none of them was learned."""
+    return first_chats(TokenSet.open(chats.path, "test"), job.evaluate.chats)
 
 
 def first_chats(chats: TokenSet, most: int) -> TokenSet:

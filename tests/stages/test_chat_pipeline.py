@@ -157,3 +157,8 @@ def test_a_report_needs_nothing_beside_itself():
     assert "&lt;b&gt;hi&lt;/b&gt;" in page and "http" not in page.replace("http-equiv", "")
     assert "-10.0% (-20.0% to +5.0%)" in page and "50.0% (30.0% to 70.0%)" in page
     assert "| sums | answer | 50.0% (30.0% to 70.0%)" in markdown(data)
+    assert 'id="concepts"' not in page
+    cell = {"bits": "00000000", "column": 0, "row": 0, "pieces": 3, "domains": {"sums": 3}, "text": "<i>two</i>"}
+    results["concepts"] = {"length": 16, "pieces": 3, "cells": [cell]}
+    page = render_chat(data)
+    assert 'id="concepts"' in page and "<svg" in page and "&lt;i&gt;two" in page and "<i>two" not in page
