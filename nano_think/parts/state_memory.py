@@ -142,7 +142,8 @@ class StateMemory(Part):
     def _empty(self, batch: int, columns: int, device: torch.device | str) -> State:
         config, length_B = self.config, torch.zeros(batch, dtype=torch.long, device=device)
         sizes = (config.taps - 1,), (config.slots,), (columns, config.base, config.slots)
-        return State(length_B, *(torch.zeros(batch, *size, self.width, device=device) for size in sizes))
+        last, begun, standing = (torch.zeros(batch, *size, self.width, device=device) for size in sizes)
+        return State(length_B, last, begun, standing)
 
     def _in_use(self, tokens: int) -> int:
         """How many columns hold anything of a text of so many tokens."""

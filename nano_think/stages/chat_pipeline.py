@@ -171,12 +171,17 @@ def _built(config: ChatConfig, compute: ComputeConfig) -> dict[str, Node]:
     """The stages of the full pipeline, as far as one expert: with the same settings, these are its own artifacts."""
     space, seed = config.space, config.seed
     table = EmbeddingJob(space=space, seed=seed, compute=compute, embedding=config.embedding)
-    shared = {"space": space, "seed": seed, "compute": compute, "train": config.pretrain}
     own = {name: to_dict(part) for name, part in config.parts.wanted().items()}
     if own and config.parts.since == "text":
-        body = Node(TextBase(TextBaseJob(**shared, backbone=config.backbone, parts=own)), BUILT)
+        whole = TextBaseJob(
+            space=space, seed=seed, compute=compute, backbone=config.backbone, train=config.pretrain, parts=own
+        )
+        body = Node(TextBase(whole), BUILT)
     else:
-        body = Node(Pretrain(PretrainJob(**shared, kind=KIND, expert=config.backbone)), ("tokens", "embedding"))
+        alone = PretrainJob(
+            space=space, seed=seed, compute=compute, kind=KIND, expert=config.backbone, train=config.pretrain
+        )
+        body = Node(Pretrain(alone), ("tokens", "embedding"))
     return {
         "ingest": Node(Ingest(config.ingest)),
         "tokenizer": Node(TrainTokenizer(config.tokenizer), ("ingest",)),
