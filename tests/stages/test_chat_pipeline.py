@@ -162,7 +162,7 @@ def test_a_report_needs_nothing_beside_itself():
 
 
 def test_parts_may_learn_from_the_text_already(tmp_path: Path):
-    """Then the base is a whole chat model of the same text, and its table comes with it; without parts it is as ever."""
+    """Then the base is a whole chat model of the same text, which brings its table; without parts it is as ever."""
     wanted = {"since": "text", "on": ["psyche"]}
     nodes, plain = (
         chat_plan(load_chat_config("chat-nano", {"parts": parts}), tmp_path) for parts in (wanted, {"since": "text"})
