@@ -27,6 +27,7 @@ from nano_think.parts import PARTS, Part, PartConfig
 
 NONE = -2
 """The document of what there is not; no text and no padding has this number."""
+KEPT = "length", "last", "open"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,8 +137,8 @@ class StateMemory(Part):
         parts = cache.state
         columns_BCKSD = torch.zeros_like(parts.columns_BCKSD)
         columns_BCKSD[:, : kept["columns"].shape[1]] = kept["columns"]
-        others = [kept[name].to(columns_BCKSD.device) for name in ("length", "last", "open")]
-        cache.state, cache.carried = State(*(part.clone() for part in others), columns_BCKSD), True
+        length_B, last_BPD, open_BSD = (kept[name].clone().to(columns_BCKSD.device) for name in KEPT)
+        cache.state, cache.carried = State(length_B, last_BPD, open_BSD, columns_BCKSD), True
 
     def _empty(self, batch: int, columns: int, device: torch.device | str) -> State:
         config, length_B = self.config, torch.zeros(batch, dtype=torch.long, device=device)
