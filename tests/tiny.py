@@ -20,6 +20,8 @@ WIDTH, VOCABULARY, START = 16, 50, 49
 SHAPE = {
     "n_layers": 2, "n_heads": 2, "inner": 32, "n_state": 4, "head_width": 8, "taps": 4, "chunk": 8, "code": 8,
 }  # fmt: skip
+# Of parts: small enough that every piece of their working is met within a few tokens.
+SMALL_PARTS = {"segment": 2, "base": 2, "columns": 3, "slots": 2, "heads": 2}
 ROUTER_KINDS: tuple[BlendKind, ...] = ("static", "mean", "token", "expert")
 # And what else a router can be asked for, as "kind setting".
 ROUTERS = (*ROUTER_KINDS, "expert mha", "expert probability")
@@ -95,7 +97,7 @@ def tiny_chat(randomised: bool = True, parts: Sequence[str] = (), **more) -> Cha
 def tiny_part(name: str, **more) -> Part:
     """A registered part over the tiny vocabulary, whose first 30 ids are digits."""
     known = {field.name for field in dataclasses.fields(PARTS[name].Config)}
-    config = PARTS[name].Config(**{key: value for key, value in more.items() if key in known})
+    config = PARTS[name].Config(**{key: value for key, value in (SMALL_PARTS | more).items() if key in known})
     part = build_part(name, config, WIDTH, VOCABULARY)
     words = [str(token % 10).encode() if token < 30 else b"word" for token in range(VOCABULARY)]
     part.study(words, tiny_head())

@@ -147,7 +147,7 @@ class Engine:
     def _begin(self, slot: int, one: "_Running") -> list[Event]:
         """Let a request in, unless its memory cannot be opened: then that is its end, and no other request's."""
         try:
-            one.turn = self.memories.begin(one.request) if self.memories else None
+            one.turn = self.memories.begin(one.request, self.model) if self.memories else None
         except (NanoThinkError, OSError) as error:
             failure = as_failure(error, one.request.namespace)
             return [Event(request=one.id, finish="error", error=str(failure), failure=failure)]
@@ -169,7 +169,9 @@ class Engine:
             if most > 0:
                 return self._judge(self.drafter, slot, one, most)
         texts = {slot: one.tokens for slot, one in self._running.items()}
-        last, new = self._slots.predict(texts, {slot: one.request.psyche for slot, one in self._running.items()})
+        steered = {slot: one.request.psyche for slot, one in self._running.items()}
+        begun = {slot: one.turn.begun for slot, one in self._running.items() if one.turn}
+        last, new = self._slots.predict(texts, steered, begun)
         # Drawn on the CPU, whose generators give the same numbers everywhere.
         logits_RV, weights = self.model.logits_of_rows(last).cpu(), last.weights[:, 0].tolist()
         figures = {name: values[:, 0].tolist() for name, values in figures_of(self.model, last).items()}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nano_think.core.errors import LockedError
+from nano_think.inference.carrying import carried
 from nano_think.inference.request import Request
 from nano_think.memory.entries import Entries
 from nano_think.memory.read import NEIGHBOURS, Gate, Neighbours, mix_logits, to_key
@@ -43,21 +44,23 @@ class Memories:
     store: "VectorStore | None" = None
     gate: Gate = Gate()
 
-    def begin(self, request: Request) -> "Turn | None":
+    def begin(self, request: Request, model: Model) -> "Turn | None":
         """The memory of one request, where it wants one."""
-        return Turn(self, request) if request.memory != "off" else None
+        return Turn(self, request, model) if request.memory != "off" else None
 
 
 class Turn:
     """One request's reading of the memories as they were when it began, and what it will leave behind.
 
     Of each token that is read for the first time the key is kept (a second reading, after the window has moved on, has
-    seen less); they are written when the turn is finished, and never of one that was not.
+    seen less); they are written when the turn is finished, and never of one that was not. `begun`: what the model keeps
+    of all that was said before.
     """
 
-    def __init__(self, memories: Memories, request: Request):
+    def __init__(self, memories: Memories, request: Request, model: Model):
         self._memories, self._writes, self._first = memories, request.memory == "read-write", request.turn
         self._said = memories.conversations(request.namespace)
+        self._model, self.begun = model, carried(model, self._said)
         self._said.users += 1
         self._before, self._spoken = self._said.clock, len(self._said) > 0
         self._read, self._keys = 0, list[np.ndarray]()
@@ -120,6 +123,7 @@ class Turn:
             key_TD = np.concatenate(self._keys)[start - first : end - first]
             document = self._said.begin() if document is None else document
             self._said.append(document, list(tokens[start : end + 1]), key_TD, start)
+            carried(self._model, self._said)
 
     def close(self) -> None:
         """The request has ended, one way or another."""

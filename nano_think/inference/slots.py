@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nano_think.inference.compiling import compile_step
-from nano_think.models.chat import Model, start_steered
+from nano_think.models.chat import Carried, Chat, Model, remembers, start_steered
 from nano_think.models.think import Cache, Routed
 from nano_think.nn.cache import Rows
 from nano_think.parts import Dials
@@ -32,11 +32,14 @@ def context_start(length: int, window: int) -> int:
 
 @dataclass
 class _Kept:
-    """Of a slot: the first token that its context holds, how many it holds, and where their last document begins."""
+    """Of a slot: the first token that its context holds, how many it holds, where their last document begins, and what
+    the model keeps of the text before.
+    """
 
     first: int
     length: int
     begin: int
+    carried: Carried
 
 
 class Predicted(NamedTuple):
@@ -58,17 +61,24 @@ class Slots:
         self._advance = compile_step(model, window, count) if compiled else model.advance
         self.cache, self._kept = model.start(count, window), dict[int, _Kept]()
 
-    def predict(self, texts: Mapping[int, Sequence[int]], steered: Mapping[int, Dials] | None = None) -> Predicted:
+    def predict(
+        self, texts: Mapping[int, Sequence[int]], steered: Mapping[int, Dials] | None = None,
+        begun: Mapping[int, Carried] | None = None,
+    ) -> Predicted:  # fmt: skip
         """What the model predicts after the text of each slot: its answer to
-        `tokens[context_start(len(tokens), window):]` at once, steered as is said when the text is first read.
+        `tokens[context_start(len(tokens), window):]` at once, steered as is said when the text is first read. A model
+        that remembers is also told of the document's tokens before these, and of what it kept of what was `begun`
+        before the text.
 
         A text that is one token longer than at the last call is read on by one step together with all others like it;
         any other is read from its beginning.
         """
         stepping = {slot: tokens[-1] for slot, tokens in texts.items() if self._goes_on(slot, tokens)}
-        dials = steered or {}
+        dials, kept = steered or {}, begun or {}
         reading = {slot: tokens for slot, tokens in texts.items() if slot not in stepping}
-        found = {slot: self._read(slot, tokens, dials.get(slot, {})) for slot, tokens in reading.items()}
+        found = {
+            slot: self._read(slot, tokens, dials.get(slot, {}), kept.get(slot, {})) for slot, tokens in reading.items()
+        }
         if stepping:
             routed = self._step(stepping)
             if not found:
@@ -117,16 +127,29 @@ class Slots:
         kept, first = self._kept.get(slot), context_start(len(tokens), self._window)
         return kept is not None and kept.first == first and first + kept.length == len(tokens) - 1
 
-    def _read(self, slot: int, tokens: Sequence[int], dials: Dials) -> tuple[Routed, Tensor]:
+    def _read(self, slot: int, tokens: Sequence[int], dials: Dials, begun: Carried) -> tuple[Routed, Tensor]:
         first, before = context_start(len(tokens), self._window), self._kept.get(slot)
         one, context = start_steered(self._model, 1, self._window, dials), list(tokens[first:])
+        carried = self._carried(before, tokens, first, begun)
+        if isinstance(self._model, Chat):
+            self._model.carry(one, carried)
         last, hidden_TD = read(self._model, context, one)
         self.cache.join(slot, one)
         new = len(context) if before is None else len(tokens) - before.first - before.length
         start = self._model.start_token
         begin = len(context) - 1 - context[::-1].index(start) if start in context else 0
-        self._kept[slot] = _Kept(first, len(context), begin)
+        self._kept[slot] = _Kept(first, len(context), begin, carried)
         return last, hidden_TD[-new:]
+
+    def _carried(self, before: _Kept | None, tokens: Sequence[int], first: int, begun: Carried) -> Carried:
+        """What the model keeps of the first tokens of a text, as far as they are of the document that goes on."""
+        if not remembers(self._model):
+            return {}
+        known, carried = (before.first, before.carried) if before else (0, begun)
+        # A start token begins a document of its own, but for that of the text, which goes on from what was begun.
+        starts = [place for place in range(max(1, known), first + 1) if tokens[place] == self._model.start_token]
+        known, carried = (starts[-1], {}) if starts else (known, carried)
+        return fold(self._model, tokens[known:first], carried)
 
     def _step(self, token_of: Mapping[int, int]) -> Routed:
         at = []
@@ -138,6 +161,14 @@ class Slots:
         device = self._model.head.table.device
         rows = Rows(torch.tensor(at, device=device).T.contiguous(), end=max(place for _, place, _ in at) + 1)
         return self._advance(torch.tensor(list(token_of.values()), device=device), rows, self.cache)
+
+
+def fold(model: Model, tokens: Sequence[int], kept: Carried) -> Carried:
+    """What a model that remembers keeps of a text, behind what it kept of what came before."""
+    assert isinstance(model, Chat)
+    for first in range(0, len(tokens), PIECE):
+        kept = model.fold(torch.tensor(tokens[first : first + PIECE]), kept)
+    return kept
 
 
 def read(model: Model, tokens: Sequence[int], cache: Cache) -> tuple[Routed, Tensor]:

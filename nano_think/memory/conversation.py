@@ -17,6 +17,7 @@ from nano_think.core.files import lock
 from nano_think.memory import snapshot
 from nano_think.memory.entries import Entries
 from nano_think.memory.journal import Journal, Owner
+from nano_think.memory.kept import Kept, remove_kept
 from nano_think.memory.merging import merge
 from nano_think.memory.store import VectorStore
 from nano_think.memory.turn import Turn
@@ -49,7 +50,8 @@ class Conversations:
     trained anew. With `write` it holds the folder's lock until `close`; without, it sees what was there, and more after
     `refresh`. Of more than `limit` entries the oldest turns go: the newest are what a conversation is likely to come
     back to, and an order of use would make every search a write. `told` says what was found amiss and mended; `users`
-    counts who works with it, and would miss it if it were closed.
+    counts who works with it, and would miss it if it were closed. `kept` is what a model that remembers keeps of it
+    (`inference/carrying.py`).
     """
 
     def __init__(self, folder: Path, owner: Owner, *, write: bool = False, limit: int = LIMIT):
@@ -58,6 +60,7 @@ class Conversations:
         self.folder, self.owner, self.limit, self.write = folder, owner, limit, write
         self.told: list[str] = []
         self.users = 0
+        self.kept: Kept | None = None
         self._journal = Journal(folder, owner)
         self._writing, self._guard = threading.RLock(), threading.Lock()
         with contextlib.ExitStack() as opening:
@@ -97,6 +100,11 @@ class Conversations:
     def clock(self) -> int:
         """The time of the next entry: a query at this time sees all there is."""
         return self._journal.head.clock
+
+    @property
+    def generation(self) -> str:
+        """Another one after every erasure."""
+        return self._journal.head.generation
 
     def begin(self) -> int:
         """The number of a new document."""
@@ -191,6 +199,7 @@ class Conversations:
             before = len(self)
             # First, so that a crash in between cannot leave a trace of what is erased.
             snapshot.remove_snapshot(self.folder)
+            remove_kept(self.folder)
             try:
                 self._journal.rewrite(keep)
             finally:

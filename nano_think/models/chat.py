@@ -7,7 +7,7 @@ B batch, T tokens, R rows that go on by one token, D model width, V vocabulary
 """
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,6 +59,10 @@ def read_parts(values: dict[str, Any], where: str) -> dict[str, PartConfig]:
     }
 
 
+Carried = Mapping[str, Mapping[str, Tensor]]
+"""What is kept of a text that has left the window, by part and by name; it can be saved."""
+
+
 class Chat(nn.Module):
     """Tokens (B, T) -> `Routed`: the backbone's hidden state (B, T, D), as its parts, where it has any, have made it.
 
@@ -90,7 +94,7 @@ class Chat(nn.Module):
 
     def forward(self, tokens_BT: Tensor, dials: Dials | None = None) -> Routed:
         documents_BT = number_documents(tokens_BT, self.start_token)
-        return self._speak(self._read(tokens_BT, documents_BT), documents_BT, dials or {})
+        return self._speak(self._read(tokens_BT, documents_BT, documents_BT), documents_BT, dials or {})
 
     def learn(self, tokens_BT1: Tensor, learned_BT: Tensor) -> tuple[Routed, dict[str, Tensor]]:
         """`forward` of the first T tokens of each window, and the terms that the parts add to the loss; learned_BT is
@@ -98,7 +102,10 @@ class Chat(nn.Module):
         """
         inputs_BT = tokens_BT1[:, :-1]
         documents_BT = number_documents(inputs_BT, self.start_token)
-        body_BTD = self._read(inputs_BT, documents_BT)
+        seen_BT = documents_BT
+        for _, part in self._parts():
+            seen_BT = part.hide(seen_BT, inputs_BT)
+        body_BTD = self._read(inputs_BT, documents_BT, seen_BT)
         routed = self._speak(body_BTD, documents_BT, {})
         every_BT = tokens_BT1[:, 1:] != self.start_token
         lesson = Lesson(tokens_BT1, documents_BT, learned_BT, every_BT, self.head, body_BTD, routed.hidden, self.write)
@@ -155,6 +162,28 @@ class Chat(nn.Module):
         for name, part in self._parts():
             part.steer(cache.experts[name], dials)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether anything is kept of a text that has left the window."""
+        return any(part.remembers for _, part in self._parts())
+
+    @torch.no_grad()
+    def fold(self, tokens_T: Tensor, kept: Carried) -> Carried:
+        """What the parts keep of a text behind what they `kept` of all before it; the backbone is not asked."""
+        tokens_1T = tokens_T[None].to(self.head.table.device)
+        cache = self.start(1, tokens_1T.shape[1])
+        self.carry(cache, kept)
+        span, x_BTD = cache.timeline.append(torch.zeros_like(tokens_1T)), self.head.embed(tokens_1T)
+        for name, part in self._parts():
+            x_BTD = part.extend_read(x_BTD, tokens_1T, span, cache.experts[name])
+        return {name: part.carried(cache.experts[name]) for name, part in self._parts() if part.remembers}
+
+    def carry(self, cache: Cache, kept: Carried) -> None:
+        """Let an empty cache of one row begin behind a text of which that was kept; nothing: behind none."""
+        for name, part in self._parts():
+            if name in kept:
+                part.carry(cache.experts[name], kept[name])
+
     @torch.no_grad()
     def extend(self, tokens_BT: Tensor, cache: Cache, documents_BT: Tensor | None = None) -> Routed:
         """What `forward` over all that the cache has read would give for T new tokens; documents as in `NanoThink`."""
@@ -182,12 +211,12 @@ class Chat(nn.Module):
     def _start_index(self) -> Tensor:
         return torch.tensor([self.start_token], device=self.head.table.device)
 
-    def _read(self, tokens_BT: Tensor, documents_BT: Tensor) -> Tensor:
-        """The backbone's hidden states, (B, T, D)."""
+    def _read(self, tokens_BT: Tensor, documents_BT: Tensor, seen_BT: Tensor) -> Tensor:
+        """The backbone's hidden states, (B, T, D), of documents as the parts and as the backbone itself sees them."""
         x_BTD = self.head.embed(tokens_BT)
         for _, part in self._parts():
             x_BTD = part.read(x_BTD, tokens_BT, documents_BT)
-        return self.backbone(x_BTD, documents_BT)
+        return self.backbone(x_BTD, seen_BT)
 
     def _speak(self, hidden_BTD: Tensor, documents_BT: Tensor, dials: Dials) -> Routed:
         said: Voices = one_voice(hidden_BTD)
@@ -208,6 +237,11 @@ class _NoRouter(RouterCache):
 
 Model = NanoThink | Chat
 """Whatever can be read, written with, scored and served."""
+
+
+def remembers(model: Model) -> bool:
+    """Whether a model keeps anything of a text that has left its window: a mixture does not."""
+    return isinstance(model, Chat) and model.remembers
 
 
 def dials_of(model: Model) -> list[str]:

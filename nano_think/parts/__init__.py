@@ -88,12 +88,14 @@ class Part(nn.Module):
     (`advance_`), which give what the whole sequence at once would give. `judge` looks at one position and needs none.
 
     dials: what a request may steer. names: the voices, where `speak` blends more than one. tells: what `judge` names.
+    remembers: whether the part keeps anything of a text that has left the window.
     """
 
     Config: ClassVar[type[PartConfig]]
     dials: ClassVar[tuple[str, ...]] = ()
     names: ClassVar[tuple[str, ...]] = ()
     tells: ClassVar[tuple[str, ...]] = ()
+    remembers: ClassVar[bool] = False
 
     def study(self, token_bytes: Sequence[bytes], head: LanguageHead) -> None:
         """Learn what the ids of the vocabulary stand for, before the training."""
@@ -101,6 +103,10 @@ class Part(nn.Module):
     def read(self, x_BTD: Tensor, tokens_BT: Tensor, documents_BT: Tensor) -> Tensor:
         """What the backbone is given for the embeddings x, (B, T, D)."""
         return x_BTD
+
+    def hide(self, documents_BT: Tensor, tokens_BT: Tensor) -> Tensor:
+        """The documents as the backbone is to see them while it learns, (B, T): a part that remembers may cut them."""
+        return documents_BT
 
     def speak(self, said: Voices, documents_BT: Tensor, dials: Dials) -> Voices:
         """What the head is given for what was said so far."""
@@ -124,6 +130,13 @@ class Part(nn.Module):
 
     def steer(self, cache: Any, dials: Dials) -> None:
         """Turn the dials of all rows of a cache, for what comes."""
+
+    def carried(self, cache: Any) -> dict[str, Tensor]:
+        """What a cache of one row keeps of a text that has left its window: nothing unless the part `remembers`."""
+        return {}
+
+    def carry(self, cache: Any, kept: Mapping[str, Tensor]) -> None:
+        """Let an empty cache of one row begin with what another has `carried`; its first document goes on from it."""
 
     def extend_read(self, x_BTD: Tensor, tokens_BT: Tensor, span: Span, cache: Any) -> Tensor:
         return x_BTD

@@ -50,9 +50,10 @@ class PsycheConfig(PartConfig):
 
 @PARTS.register("psyche")
 class Psyche(Part):
-    """h' = h + sum_m w_m A_m(h), A_m(h) = V_m SiLU(U_m RMSNorm(h)) with V_m = 0 at first; w = softmax(r(h) + s).
+    """h' = h + sum_m w_m A_m(h), A_m(h) = V_m a + (f_m . a) h with a = SiLU(U_m RMSNorm(h)); w = softmax(r(h) + s).
 
-    r is the `Blend`'s, and s are the dials: +4 on one mode gives it at least 0.96 of an even psyche.
+    V and f are 0 at first. f lets a mode speak more firmly or less, as a temperature of its own at each token would. r
+    is the `Blend`'s, and s are the dials: +4 on one mode gives it at least 0.96 of an even psyche.
     """
 
     Config = PsycheConfig
@@ -64,6 +65,7 @@ class Psyche(Part):
         self.norm = RMSNorm(width)
         self.up = nn.ModuleList(linear(width, rank) for _ in MODES)
         self.down = nn.ModuleList(linear(rank, width, zero=True) for _ in MODES)
+        self.firm = nn.ModuleList(linear(rank, 1, zero=True) for _ in MODES)
         self.blend = Blend(width, len(MODES), config.kind, scaled=False)
 
     def speak(self, said: Voices, documents_BT: Tensor, dials: Dials) -> Voices:
@@ -85,8 +87,10 @@ class Psyche(Part):
 
     def advance_speak(self, said: Voices, rows: Rows, cache: "PsycheCache") -> Voices:
         h_RD = said.hidden
-        pairs = [(up.weight, down.weight) for up, down in zip(self.up, self.down, strict=True)]
-        changes = [linear_rows(silu(linear_rows(h_RD, up, self.norm)), down) for up, down in pairs]  # type: ignore[arg-type]
+        changes = []
+        for up, down, firm in zip(self.up, self.down, self.firm, strict=True):
+            a_RI = silu(linear_rows(h_RD, up.weight, self.norm))  # type: ignore[arg-type]
+            changes.append(linear_rows(a_RI, down.weight) + linear_rows(a_RI, firm.weight) * h_RD)  # type: ignore[arg-type]
         change_RKD = torch.stack(changes, dim=1)
         weights_RK = self.blend.advance(h_RD, change_RKD, rows, cache.mean, cache.steer_BK[rows.slot_R])
         hidden_RD = h_RD + self.blend.fuse_rows(weights_RK, change_RKD)
@@ -120,12 +124,17 @@ class Psyche(Part):
 
     def _alone(self, mode: int, h_BTD: Tensor) -> Tensor:
         """h + A_m(h) of one mode, (B, T, D)."""
-        return h_BTD + self.down[mode](silu(self.up[mode](self.norm(h_BTD, for_product=True))))
+        return h_BTD + self._change(mode, h_BTD, self.norm(h_BTD, for_product=True))
 
     def _changes(self, h_BTD: Tensor) -> Tensor:
         """A_m(h) of all modes, (B, T, K, D)."""
         n_BTD = self.norm(h_BTD, for_product=True)
-        return torch.stack([down(silu(up(n_BTD))) for up, down in zip(self.up, self.down, strict=True)], dim=2)
+        return torch.stack([self._change(mode, h_BTD, n_BTD) for mode in range(len(MODES))], dim=2)
+
+    def _change(self, mode: int, h_BTD: Tensor, n_BTD: Tensor) -> Tensor:
+        """A_m(h), (B, T, D), of the normalised h."""
+        a_BTI = silu(self.up[mode](n_BTD))
+        return self.down[mode](a_BTI) + self.firm[mode](a_BTI) * h_BTD
 
     def _blended(self, h_BTD: Tensor, weights_BTK: Tensor, change_BTKD: Tensor) -> Voices:
         hidden_BTD = h_BTD + weighted_sum(weights_BTK, change_BTKD)

@@ -6,7 +6,7 @@ A base is built here, or a trained mixture or chat model is taken for it.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -31,6 +31,7 @@ from nano_think.stages.pipeline import Node, presets
 from nano_think.stages.pretrain import Pretrain, PretrainConfig, PretrainJob
 from nano_think.stages.sft import Reused, ReusedConfig, Sft, SftJob
 from nano_think.stages.space import SpaceConfig
+from nano_think.stages.text_base import TextBase, TextBaseJob
 from nano_think.stages.tokenizer import TrainTokenizer
 from nano_think.stages.tokens import Tokens, TokensConfig
 from nano_think.training.loop import TrainConfig
@@ -48,7 +49,10 @@ class PartsConfig(Shapes):
     """The second design's unusual parts: which are on, and their shapes."""
 
     on: tuple[str, ...] = ()
-    """The parts that the chat model gets when it learns from the chats, by name; those that its base has it keeps."""
+    """The parts that the chat model gets, by name; those that its base has it keeps."""
+    since: Literal["chats", "text"] = "chats"
+    """From when on the parts learn: with the chats, or with the text already, together with the body of a base that is
+    built here."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.on if name not in PARTS]
@@ -60,6 +64,7 @@ class PartsConfig(Shapes):
         return {name: getattr(self, name) for name in PARTS if name in self.on}
 
 
+BUILT = ("tokenizer", "tokens", "embedding")
 # Everybody's chats are learned or held out; there is no router that wants some of its own.
 STARTER_CHATS = IngestConfig(sources=("starter_chat",), router_fraction=0.0)
 
@@ -100,6 +105,8 @@ class ChatConfig(Config):
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: wanted 0 to {2**63 - 1}, got {self.seed}")
+        if self.base and self.parts.since == "text":
+            raise ValueError("parts.since: a base that is given has learned its text; wanted chats, got text")
         if self.space.window > LONGEST:
             raise ValueError(f"space.window: wanted at most {LONGEST:,}, got {self.space.window:,}")
         try:
@@ -144,7 +151,9 @@ def chat_plan(config: ChatConfig, root: Path, name: str = "") -> dict[str, Node]
     }  # fmt: skip
     compute = parse(ComputeConfig, to_dict(config.compute) | settled, "compute")
     base = _reused(config, root) if config.base else _built(config, compute)
-    parts = tuple(name for name in ("tokenizer", "embedding", "base") if name in base)
+    # A base that is a whole chat model brings its table with it.
+    table = () if isinstance(base["base"].stage, TextBase) else ("embedding",)
+    parts = tuple(name for name in ("tokenizer", *table, "base") if name in base)
     space = _space_of(config, root) if config.base else config.space
     nodes = base | {"chats": Node(Chats(config.chats))}
     vocabulary = "tokenizer" if "tokenizer" in base else "base"
@@ -162,15 +171,23 @@ def _built(config: ChatConfig, compute: ComputeConfig) -> dict[str, Node]:
     """The stages of the full pipeline, as far as one expert: with the same settings, these are its own artifacts."""
     space, seed = config.space, config.seed
     table = EmbeddingJob(space=space, seed=seed, compute=compute, embedding=config.embedding)
-    body = PretrainJob(
-        space=space, seed=seed, compute=compute, kind=KIND, expert=config.backbone, train=config.pretrain
-    )
+    own = {name: to_dict(part) for name, part in config.parts.wanted().items()}
+    if own and config.parts.since == "text":
+        whole = TextBaseJob(
+            space=space, seed=seed, compute=compute, backbone=config.backbone, train=config.pretrain, parts=own
+        )
+        body = Node(TextBase(whole), BUILT)
+    else:
+        alone = PretrainJob(
+            space=space, seed=seed, compute=compute, kind=KIND, expert=config.backbone, train=config.pretrain
+        )
+        body = Node(Pretrain(alone), ("tokens", "embedding"))
     return {
         "ingest": Node(Ingest(config.ingest)),
         "tokenizer": Node(TrainTokenizer(config.tokenizer), ("ingest",)),
         "tokens": Node(Tokens(TokensConfig()), ("ingest", "tokenizer")),
         "embedding": Node(Embedding(table), ("tokens",)),
-        "base": Node(Pretrain(body), ("tokens", "embedding")),
+        "base": body,
     }
 
 

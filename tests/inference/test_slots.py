@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nano_think.inference import slots
 from nano_think.inference.slots import Slots, context_start
-from nano_think.models.chat import Model
+from nano_think.models.chat import Model, remembers
 from nano_think.models.think import Routed
 from tests.tiny import MODELS, START, draw_tokens, few, tiny_mixture, tiny_model
 
@@ -86,6 +86,16 @@ def follow(model: Model, times: list[dict[int, list[int]]], window: int, count: 
     return answers
 
 
+def answer_to(model: Model, tokens: list[int], first: int) -> Routed:
+    """The model's answer to a context, with all that it keeps of the document before."""
+    if not remembers(model):
+        return model(torch.tensor([tokens[first:]]))
+    starts = [place for place in range(first + 1) if tokens[place] == START]
+    cache, earlier = model.start(1, len(tokens) - first), tokens[starts[-1] : first]
+    model.carry(cache, model.fold(torch.tensor(earlier), {}) if earlier else {})
+    return model.extend(torch.tensor([tokens[first:]]), cache)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", MODELS)
 def test_texts_that_join_and_leave_are_what_each_is_alone(name: str):
@@ -94,7 +104,7 @@ def test_texts_that_join_and_leave_are_what_each_is_alone(name: str):
     times = texts_over_time(4, 22)
     for texts, got in zip(times, follow(model, times, window, 4), strict=True):
         for row, tokens in enumerate(texts.values()):
-            alone = model(torch.tensor([tokens[context_start(len(tokens), window) :]])).last()
+            alone = answer_to(model, tokens, context_start(len(tokens), window)).last()
             for mine, wanted in zip(got, alone, strict=True):
                 torch.testing.assert_close(mine[row : row + 1], wanted, atol=1e-4, rtol=1e-5)
 

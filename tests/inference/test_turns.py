@@ -203,7 +203,7 @@ def test_mixed_logits_stand_where_the_models_own_do(model: NanoThink, opened: Op
     """A share of almost nothing changes almost nothing, also of what a repetition penalty divides or multiplies."""
     say(engine(model, opened), 3, 4)
     memories = Memories(conversations=opened, gate=Gate(share=1e-6))
-    turn = memories.begin(Request(prompt=(START,), memory="read", namespace="alice"))
+    turn = memories.begin(Request(prompt=(START,), memory="read", namespace="alice"), tiny_mixture())
     logits_V = 5 + torch.randn(len(model.head.table), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(turn.mix(logits_V, torch.ones(WIDTH)), logits_V, atol=1e-3, rtol=0)
 

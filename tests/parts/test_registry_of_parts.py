@@ -13,6 +13,7 @@ import torch
 from nano_think.core.errors import ArtifactError, UsageError
 from nano_think.models.chat import ChatShape, build_chat, switch_on
 from nano_think.models.checkpoint import load_chat, save_model
+from nano_think.nn.weights import load_weights, save_weights
 from nano_think.parts import PARTS
 from nano_think.stages.chat_pipeline import ChatConfig, chat_plan, load_chat_config
 from tests.perturbation import randomise_zeros
@@ -60,16 +61,35 @@ def test_the_losses_of_a_part_are_told_by_its_name(name: str):
     assert all(one.startswith(f"{name}.") and torch.isfinite(value) for one, value in terms.items())
 
 
-def test_all_parts_come_back_bit_for_bit(tmp_path: Path):
-    shape = tiny_shape(*PARTS)
+@pytest.mark.parametrize("names", [*([name] for name in PARTS), list(PARTS)], ids="-".join)
+def test_parts_come_back_bit_for_bit(names: list[str], tmp_path: Path):
+    shape = tiny_shape(*names)
     model = randomise_zeros(build_chat(shape, tiny_head())).eval()
     save_model(tmp_path, model, shape)  # type: ignore[arg-type]
     loaded, again = load_chat(tmp_path)
-    assert again == shape and list(loaded.parts) == list(PARTS)
+    assert again == shape and list(loaded.parts) == names
     tokens_BT = draw_tokens(2, 20)
     with torch.no_grad():
         for one, other in zip(model(tokens_BT), loaded(tokens_BT), strict=True):
             assert torch.equal(one, other)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", PARTS)
+def test_what_a_part_keeps_is_of_its_own_text_and_can_be_saved(name: str, tmp_path: Path):
+    """A part that keeps nothing of a text that has left the window says so; the others keep a function of the text."""
+    model, texts = tiny_chat(parts=[name]), [draw_tokens(1, 30, seed=seed)[0] for seed in (1, 2, 1)]
+    kept = [model.fold(text_T, {}) for text_T in texts]
+    if not model.remembers:
+        assert kept == [{}, {}, {}]
+        return
+    save_weights(tmp_path / "kept", dict(kept[0][name]))
+    restored, told = [*kept, {name: load_weights(tmp_path / "kept")}], []
+    for state in restored:
+        cache = model.start(1, 20)
+        model.carry(cache, state)
+        told.append(model.extend(draw_tokens(1, 20), cache).hidden)
+    assert torch.equal(told[0], told[2]) and torch.equal(told[0], told[3]) and not torch.equal(told[0], told[1])
 
 
 def test_a_model_from_before_there_were_parts_is_read():

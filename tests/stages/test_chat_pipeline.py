@@ -15,7 +15,9 @@ from nano_think.stages.chat_pipeline import ChatConfig, chat_plan, chat_title, l
 from nano_think.stages.chats import Chats
 from nano_think.stages.ingest import Ingest
 from nano_think.stages.pipeline import load, plan, presets
+from nano_think.stages.pretrain import Pretrain
 from nano_think.stages.sft import Reused, Sft, expect_ends
+from nano_think.stages.text_base import TextBase
 from nano_think.training.objectives.chat import Marks
 from tests.data.test_chat import documents_of
 from tests.tiny import START, VOCABULARY, WIDTH, tiny_chat, tiny_config
@@ -162,3 +164,19 @@ def test_a_report_needs_nothing_beside_itself():
     results["concepts"] = {"length": 16, "pieces": 3, "cells": [cell]}
     page = render_chat(data)
     assert 'id="concepts"' in page and "<svg" in page and "&lt;i&gt;two" in page and "<i>two" not in page
+
+
+def test_parts_may_learn_from_the_text_already(tmp_path: Path):
+    """Then the base is a whole chat model of the same text, which brings its table; without parts it is as ever."""
+    wanted = {"since": "text", "on": ["psyche"]}
+    nodes, plain = (
+        chat_plan(load_chat_config("chat-nano", {"parts": parts}), tmp_path) for parts in (wanted, {"since": "text"})
+    )
+    assert isinstance(nodes["base"].stage, TextBase) and nodes["base"].needs == ("tokenizer", "tokens", "embedding")
+    assert nodes["sft"].needs == ("chat_tokens", "tokenizer", "base")
+    assert isinstance(plain["base"].stage, Pretrain) and plain["sft"].needs[-2:] == ("embedding", "base")
+
+
+def test_a_base_that_is_given_has_learned_its_text():
+    with pytest.raises(UsageError, match=r"parts\.since: a base that is given has learned its text"):
+        load_chat_config("chat-nano", {"base": "chat-latest", "parts": {"since": "text"}})
