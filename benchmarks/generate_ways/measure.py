@@ -1,6 +1,7 @@
 """What is measured in one process, with one number of threads."""
 
 import argparse
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,14 @@ def measure_random(args: argparse.Namespace) -> dict[str, Any]:
                 key_SD = keys(args.entries, shape.width)
                 memories = build_memories(Path(folder) / name, key_SD, args.vocabulary)
                 ways[name] = engine(model, shape.window, prompt, args.tokens, memories)
-        taken = medians(take_turns(ways, args.rounds))
-    found = {f"rate.{name}": args.tokens / seconds for name, seconds in taken.items()}
-    found |= ratios(found)
+        taken = take_turns(ways, args.rounds)
+    found = {f"rate.{name}": args.tokens / seconds for name, seconds in medians(taken).items()}
+    found |= ratios(taken)
     return found | (flat(model, args) if "flat" in args.parts else {})
 
 
-def ratios(found: dict[str, float]) -> dict[str, float]:
-    """Those of which both rates are there."""
+def ratios(taken: dict[str, list[float]]) -> dict[str, float]:
+    """Of rates, the median over the rounds: what slows a round down meets both sides of it."""
     pairs = {
         "transformer_vs_hf": ("transformer", "hf_llama"),
         "mixture_vs_plain": ("mixture", "plain"),
@@ -79,8 +80,11 @@ def ratios(found: dict[str, float]) -> dict[str, float]:
         "with_memory": ("memory", "mixture"),
         "with_memory_random": ("memory_random", "mixture"),
     }
-    rates = {name: tuple(found.get(f"rate.{one}") for one in pair) for name, pair in pairs.items()}
-    return {f"ratio.{name}": one / other for name, (one, other) in rates.items() if one and other}
+    return {
+        f"ratio.{name}": statistics.median(slow / fast for fast, slow in zip(taken[one], taken[other], strict=True))
+        for name, (one, other) in pairs.items()
+        if one in taken and other in taken
+    }
 
 
 def engine(
