@@ -13,7 +13,7 @@ import pandas as pd
 from fits import change
 from tables import figure, markdown, short, told
 
-from nano_think.core.config import to_dict
+from nano_think.core.config import read_yaml, to_dict
 from nano_think.evaluation.scorers import CALIBRATED
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.evaluate import DOCUMENTS
@@ -47,6 +47,7 @@ def arguments(description: str | None, root: str) -> argparse.ArgumentParser:
     """The arguments that all of them take."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="micro")
+    parser.add_argument("--settings", type=Path, help="a YAML file over the preset; small.yaml for runs of a minute")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--root", type=Path, default=Path(root), help="artifact root of all runs")
     parser.add_argument("--tokens", type=int, default=0, help="training budget of each expert; 0 is the preset's")
@@ -63,7 +64,8 @@ def configure(wanted: argparse.Namespace, seed: int, overrides: Mapping[str, Any
         "compute": {"device": "cpu", "threads": wanted.threads},
     }  # fmt: skip
     budget = {"pretrain": {"tokens": wanted.tokens}} if wanted.tokens else {}
-    return load(wanted.preset, LITTLE, common, budget, overrides)
+    settings = read_yaml(wanted.settings) if wanted.settings else {}
+    return load(wanted.preset, LITTLE, settings, common, budget, overrides)
 
 
 def outcome(config: PipelineConfig, root: Path) -> Outcome:

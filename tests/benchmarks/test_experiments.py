@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from nano_think.evaluation.calibration import fit_calibration
+from nano_think.experts.state_space import StateSpaceConfig
+from nano_think.experts.transformer import TransformerConfig
 from nano_think.nn.weights import load_weights
 from nano_think.stages.pipeline import PipelineConfig
 from tests.tiny import VOCABULARY, WIDTH, tiny_head
@@ -92,7 +94,8 @@ def test_the_sentence_says_since_when_and_what_dense_needs():
     import tables
 
     def row(bits: float, against: float, flops: float) -> dict:
-        return {"bits_per_byte": [bits], "flops": flops, "against_dense": [against, against, against + 0.01, 0, 0]}
+        change = [against, against, against + 0.01, 0, 0]
+        return {"bits_per_byte": [bits], "flops": flops, "against_dense": change, "at_equal_flops": None}
 
     epochs = {
         "1": {"X": row(2.2, 0.02, 1e6), "dense": row(2.1, 0, 1e6)},
@@ -102,10 +105,30 @@ def test_the_sentence_says_since_when_and_what_dense_needs():
     table = {"best": {"X": row(1.9, -0.05, 2e6)}, "epochs": epochs}
     told = tables.catches_up(table, "X")
     since, needs = told.removesuffix(".").split(", and ")
-    assert since == "X is below dense from epoch 2 on (interval over documents)"
+    assert since == "X is below dense from epoch 2 on (interval over documents, same epoch and same FLOPs)"
     assert needs == "dense reaches its best with 1.50 times its FLOPs"
     table["best"]["X"] = row(1.8, -0.05, 2e6)
     assert "does not reach its best with up to 1.50 times" in tables.catches_up(table, "X")
+    epochs["2"]["X"]["at_equal_flops"] = [0.0, -0.01, 0.01, 0, 0]
+    assert "not at the last epoch" in tables.catches_up(table, "X")
+
+
+def test_beside_a_model_that_cost_as_much():
+    """Between two looks at it, on a line over the logarithm of its FLOPs."""
+    import fits
+
+    looks = [(1e6, [np.array([8.0, 4.0])]), (1e8, [np.array([6.0, 4.0])])]
+    found = fits.at_flops(looks, 1e7)
+    assert found is not None and found[0].tolist() == [7.0, 4.0]
+    assert fits.at_flops(looks, 1e9) is None and fits.at_flops(looks, 1e5) is None
+
+
+def test_a_scan_counts_where_it_is_no_matrix_product():
+    import speakers
+
+    s6 = StateSpaceConfig(form="s6", n_layers=2, inner=8, n_state=4)
+    assert speakers.scan_flops(s6) == 21 * 2 * 8 * 4
+    assert speakers.scan_flops(StateSpaceConfig(form="ssd")) == speakers.scan_flops(TransformerConfig()) == 0
 
 
 @pytest.mark.parametrize(
