@@ -5,10 +5,10 @@
 Every model has a token table of its own, that learns with it, but for the diffuser, which needs a frozen one: the first
 transformer's of the same seed. Every kind of model, the dense one too, is trained with each setting of --grid (weight
 decay:dropout) at the first seed, and with the one whose calibrated validation loss was the lowest at any epoch at the
-others; the second dense model of a seed is the first of the next one. Rates are level and figures are of the weights'
-mean over about an epoch, so that every epoch of the curve is an end. The dense model has the parameters of T+T'+S; it
-is tried at each width of --dense-widths with as many layers as that takes, and may train --dense-longer times as long
-as the others.
+others. The second transformer and the second dense model of a seed (T', dense') are the first of the next seed, so that
+each serves twice: seeds are not quite independent. Rates are level and figures are of the weights' mean over about an
+epoch, so that every epoch of the curve is an end. The dense model has the parameters of T+T'+S; it is tried at each
+width of --dense-widths with as many layers as that takes, and may train --dense-longer times as long as the others.
 
 A mixture's logits are weighted sums of its members' (what a weighted sum of hiddens is where they share a head), with
 one weight for each member and one for the unigram bias, fitted on validation text; of a single model that is its
@@ -49,6 +49,7 @@ SYSTEMS = {
     "T": (T,), "S": (S,), "D": (D,), "dense": (DENSE,), "T+T'": (T, T2), "T+S": (T, S), "T+S+D": (T, S, D),
     "T+T'+S": (T, T2, S), "T+T'+S+D": (T, T2, S, D), "dense+dense'": (DENSE, DENSE2),
 }  # fmt: skip
+SECOND = {T2: T, DENSE2: DENSE}
 # What the diffuser adds, and what a second transformer in its place does.
 PAIRS = (("T+S+D", "T+S"), ("T+T'+S", "T+S"), ("T+T'+S+D", "T+T'+S"))
 
@@ -73,7 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fit-tokens", type=int, default=20_000, help="of the validation split")
     parser.add_argument("--test-tokens", type=int, default=60_000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--without", nargs="*", default=[], choices=[D, DENSE2], help="models to leave out")
+    parser.add_argument("--without", nargs="*", default=[], choices=[D], help="models to leave out")
     parser.add_argument("--out", type=Path, help="where the tables go, as Markdown")
     parser.add_argument("--picture", type=Path, help="where the curves go, as SVG")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
@@ -155,25 +156,23 @@ class Experiment:
         return Trained(point, run(point, self.text, self.wanted.root / folder, epochs, self.accelerator, table_VD))
 
     def chosen(self, name: str, seed: int) -> Trained:
-        """The training of a model at a seed with the settings that are best at the first seed; second ones of a kind
-        have the first's.
+        """The training of a model at a seed with the settings that are best at the first seed. A second one of a kind
+        is another training than the first as soon as there are two seeds.
         """
-        if name == DENSE2:
+        if name in SECOND:
             seeds = self.wanted.seeds
-            return self.chosen(DENSE, seeds[(seeds.index(seed) + 1) % len(seeds)])
+            return self.chosen(SECOND[name], seeds[(seeds.index(seed) + 1) % len(seeds)])
         if (name, seed) not in self.known:
             self.known[name, seed] = self._choose(name, seed)
         return self.known[name, seed]
 
     def _choose(self, name: str, seed: int) -> Trained:
-        kind = T if name == T2 else name
         tried = [
-            self.train(replace(point, weight_decay=decay, expert=replace(point.expert, dropout=dropout)), kind)
-            for point in self.shapes(kind) for decay, dropout in self.grid()
+            self.train(replace(point, weight_decay=decay, expert=replace(point.expert, dropout=dropout)), name)
+            for point in self.shapes(name) for decay, dropout in self.grid()
         ]  # fmt: skip
         best = min(tried, key=lambda one: one.loss)
-        second = T2 if name == T2 else best.point.name
-        return self.train(replace(best.point, name=second, seed=seed), name)
+        return self.train(replace(best.point, seed=seed), name)
 
     def grid(self) -> list[tuple[float, float]]:
         """(weight decay, dropout) of each setting."""
@@ -221,8 +220,8 @@ class Experiment:
 def main() -> None:
     wanted = arguments()
     found = Experiment(wanted)
-    # A second dense model is another seed's.
-    without = {*wanted.without, *([DENSE2] if len(wanted.seeds) == 1 else [])}
+    # Second ones of a kind are another seed's.
+    without = {*wanted.without, *(SECOND if len(wanted.seeds) == 1 else ())}
     systems = {name: members for name, members in SYSTEMS.items() if not set(members) & without}
     tested = {name: {None: seeds_of(found, members, None)} for name, members in systems.items()}
     for epoch in found.longer:

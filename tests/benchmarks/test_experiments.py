@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -11,11 +12,15 @@ import pytest
 import torch
 from torch import nn
 
+from nano_think.core.device import ComputeConfig
 from nano_think.evaluation.calibration import fit_calibration
 from nano_think.experts.state_space import StateSpaceConfig
 from nano_think.experts.transformer import TransformerConfig
 from nano_think.nn.weights import load_weights
-from nano_think.stages.pipeline import PipelineConfig
+from nano_think.stages.pipeline import Node, PipelineConfig
+from nano_think.stages.space import Job, SpaceConfig
+from nano_think.stages.stage import Inputs
+from nano_think.stages.training import Trainer, TrainingStage
 from tests.tiny import VOCABULARY, WIDTH, tiny_head
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "experiments"
@@ -170,6 +175,29 @@ def test_runs_are_compared_seed_by_seed(
     assert (spent[0] == spent[1]) != ("--equal" in more) and (tables[0] != tables[1]) == (script == "e2")
     if "--equal" in more:
         assert abs(3 * spent[0] + tables[0] - 3 * spent[1] - tables[1]) <= 3
+
+
+class Here(TrainingStage):
+    """A training that says where it took place."""
+
+    name = "here"
+
+    def modules(self) -> list[str]:
+        return []
+
+    def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict:
+        assert trainer.work == out / "work"
+        return {"process": os.getpid()}
+
+
+def test_trainings_take_their_turns_in_this_process(tmp_path: Path):
+    """The artifact is there, curve and all, and is not made again."""
+    import runs
+
+    nodes = [Node(Here(Job(space=SpaceConfig(), seed=1, compute=ComputeConfig(device="cpu")))) for _ in range(2)]
+    first, again = (runs.make(node, tmp_path, {}) for node in nodes)
+    assert first == again and first.summary == {"process": os.getpid()}
+    assert (first.path / "curve.json").is_file() and not (first.path / "work").exists()
 
 
 @pytest.mark.slow
