@@ -5,14 +5,16 @@
 Every model has a token table of its own, that learns with it, but for the diffuser, which needs a frozen one: the first
 transformer's of the same seed. Every kind of model, the dense one too, is trained with each setting of --grid (weight
 decay:dropout) at the first seed, and with the one whose calibrated validation loss was the lowest at any epoch at the
-others. Rates are level and figures are of the weights' mean over about an epoch, so that every epoch of the curve is an
-end. The dense model has the parameters of T+T'+S; it is tried at each width of --dense-widths with as many layers as
-that takes, and may train --dense-longer times as long as the others.
+others. The second transformer and the second dense model of a seed (T', dense') are the first of the next seed, so that
+each serves twice: seeds are not quite independent. Rates are level and figures are of the weights' mean over about an
+epoch, so that every epoch of the curve is an end. The dense model has the parameters of T+T'+S; it is tried at each
+width of --dense-widths with as many layers as that takes, and may train --dense-longer times as long as the others.
 
 A mixture's logits are weighted sums of its members' (what a weighted sum of hiddens is where they share a head), with
 one weight for each member and one for the unigram bias, fitted on validation text; of a single model that is its
 calibration. Bits per byte are of test documents. In the first table every model is taken at the epoch of its lowest
-calibrated validation loss; in the second all at the same epoch. FLOPs are those of training up to there.
+calibrated validation loss; in the second all at the same epoch. FLOPs are those of training up to there, the
+state-space expert's scan included; those of the table that the diffuser reads are the transformer's.
 
 A training that is finished is not run again: seeds can be trained in processes of their own, once the first is there,
 and one that was killed begins anew. The table is written for whatever seeds are given.
@@ -30,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
-from fits import Voice, by_document, change, fit, nats
+from fits import Voice, at_flops, by_document, change, fit, nats
 from little import Text, little_text
 from speakers import Point, build, load_speaker, run
 from tables import curve_table, picture, systems_table
@@ -47,6 +49,9 @@ SYSTEMS = {
     "T": (T,), "S": (S,), "D": (D,), "dense": (DENSE,), "T+T'": (T, T2), "T+S": (T, S), "T+S+D": (T, S, D),
     "T+T'+S": (T, T2, S), "T+T'+S+D": (T, T2, S, D), "dense+dense'": (DENSE, DENSE2),
 }  # fmt: skip
+SECOND = {T2: T, DENSE2: DENSE}
+# What the diffuser adds, and what a second transformer in its place does.
+PAIRS = (("T+S+D", "T+S"), ("T+T'+S", "T+S"), ("T+T'+S+D", "T+T'+S"))
 
 
 def arguments() -> argparse.Namespace:
@@ -69,7 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fit-tokens", type=int, default=20_000, help="of the validation split")
     parser.add_argument("--test-tokens", type=int, default=60_000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--without", nargs="*", default=[], choices=[D, DENSE2], help="models to leave out")
+    parser.add_argument("--without", nargs="*", default=[], choices=[D], help="models to leave out")
     parser.add_argument("--out", type=Path, help="where the tables go, as Markdown")
     parser.add_argument("--picture", type=Path, help="where the curves go, as SVG")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
@@ -106,8 +111,9 @@ class Experiment:
             wanted.root, size=wanted.bytes, vocabulary=wanted.vocabulary, most=32 * wanted.window,
             fit=wanted.fit_tokens, test=wanted.test_tokens,
         )  # fmt: skip
-        self.longer = sorted({*wanted.epochs, math.ceil(wanted.dense_longer * max(wanted.epochs))})
-        self.voices: dict[tuple[str, int, str], Voice] = {}
+        last, longer = max(wanted.epochs), wanted.dense_longer
+        self.longer = sorted({*wanted.epochs, math.ceil((1 + longer) / 2 * last), math.ceil(longer * last)})
+        self.voices: dict[tuple[Path, int, str], Voice] = {}
         self.targets: dict[str, torch.Tensor] = {}
         self.known: dict[tuple[str, int], Trained] = {}
 
@@ -150,22 +156,23 @@ class Experiment:
         return Trained(point, run(point, self.text, self.wanted.root / folder, epochs, self.accelerator, table_VD))
 
     def chosen(self, name: str, seed: int) -> Trained:
-        """The training of a model at a seed with the settings that are best at the first seed; second ones of a kind
-        have the first's.
+        """The training of a model at a seed with the settings that are best at the first seed. A second one of a kind
+        is another training than the first as soon as there are two seeds.
         """
+        if name in SECOND:
+            seeds = self.wanted.seeds
+            return self.chosen(SECOND[name], seeds[(seeds.index(seed) + 1) % len(seeds)])
         if (name, seed) not in self.known:
             self.known[name, seed] = self._choose(name, seed)
         return self.known[name, seed]
 
     def _choose(self, name: str, seed: int) -> Trained:
-        kind = {T2: T, DENSE2: DENSE}.get(name, name)
         tried = [
-            self.train(replace(point, weight_decay=decay, expert=replace(point.expert, dropout=dropout)), kind)
-            for point in self.shapes(kind) for decay, dropout in self.grid()
+            self.train(replace(point, weight_decay=decay, expert=replace(point.expert, dropout=dropout)), name)
+            for point in self.shapes(name) for decay, dropout in self.grid()
         ]  # fmt: skip
         best = min(tried, key=lambda one: one.loss)
-        second = f"{T}_2" if name in (T2, DENSE2) else best.point.name
-        return self.train(replace(best.point, name=second, seed=seed), name)
+        return self.train(replace(best.point, seed=seed), name)
 
     def grid(self) -> list[tuple[float, float]]:
         """(weight decay, dropout) of each setting."""
@@ -174,9 +181,9 @@ class Experiment:
 
     def voice(self, name: str, one: Trained, epoch: int, split: str) -> Voice:
         """What a model says of the documents of a split, each read on its own."""
-        key = (f"{name} {one.point.folder}", epoch, split)
+        root = self.wanted.root / ("dense" if name.startswith(DENSE) else "members")
+        key = (root / one.point.folder, epoch, split)
         if key not in self.voices:
-            root = self.wanted.root / ("dense" if name.startswith(DENSE) else "members")
             speaker, documents = load_speaker(one.point, self.text, root, epoch), getattr(self.text, split)
             read = [speaker.states([document], one.point.window) for document in documents]
             self.targets[split] = torch.cat([target_N for _, target_N in read])
@@ -213,7 +220,9 @@ class Experiment:
 def main() -> None:
     wanted = arguments()
     found = Experiment(wanted)
-    systems = {name: members for name, members in SYSTEMS.items() if not set(members) & set(wanted.without)}
+    # Second ones of a kind are another seed's.
+    without = {*wanted.without, *(SECOND if len(wanted.seeds) == 1 else ())}
+    systems = {name: members for name, members in SYSTEMS.items() if not set(members) & without}
     tested = {name: {None: seeds_of(found, members, None)} for name, members in systems.items()}
     for epoch in found.longer:
         for name, members in systems.items():
@@ -241,11 +250,16 @@ def tabulate(
     """Everything as plain JSON: each system at its members' best epochs ("best") and by epoch."""
     bits = math.log(2) * sum(document.bytes for document in found.text.test)
 
+    dense = [(found.cost(systems["dense"], epoch)["flops"], tested["dense"][epoch]) for epoch in found.longer]
+
     def row(name: str, epoch: int | None) -> dict[str, Any]:
-        ours = tested[name][epoch]
-        against = change(ours, tested["dense"][epoch]) if name != "dense" else None
-        about = found.cost(systems[name], epoch) | {"bits_per_byte": [float(one.sum() / bits) for one in ours]}
-        return about | {"against_dense": list(against) if against else None}
+        ours, about = tested[name][epoch], found.cost(systems[name], epoch)
+        about |= {"bits_per_byte": [float(one.sum() / bits) for one in ours]}
+        at_equal = at_flops(dense, about["flops"]) if name != "dense" else None
+        return about | {
+            "against_dense": list(change(ours, tested["dense"][epoch])) if name != "dense" else None,
+            "at_equal_flops": list(change(ours, at_equal)) if at_equal else None,
+        }
 
     settings = {}
     for name in {member for members in systems.values() for member in members}:
@@ -255,6 +269,10 @@ def tabulate(
     return {
         "text": {"bytes": found.text.bytes, "tokens": len(found.text.tokens), "test_documents": len(found.text.test)},
         "seeds": found.wanted.seeds, "settings": settings,
+        "pairs": [
+            [one, other, list(change(tested[one][None], tested[other][None]))]
+            for one, other in PAIRS if one in tested and other in tested
+        ],
         "best": {name: row(name, None) for name in systems},
         "epochs": {
             str(epoch): {name: row(name, epoch) for name in systems if epoch in tested[name]} for epoch in found.longer

@@ -4,7 +4,9 @@ unigram bias, fitted on validation text. Of one member it is the calibration tha
 N tokens, K members, P = K + 1 parts, D width of a member, V vocabulary, S resamples
 """
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -110,3 +112,15 @@ def change(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> Change:
     drawn = drawn[(drawn > 0).all(axis=1)]
     mean_S = (drawn[:, : len(ours)] / drawn[:, len(ours) :]).mean(axis=1) - 1
     return Change(float(np.mean(ratios)), *interval(mean_S), min(ratios), max(ratios))
+
+
+def at_flops(looks: Sequence[tuple[float, Sequence[np.ndarray]]], flops: float) -> list[np.ndarray] | None:
+    """What a model would have come to with so many FLOPs: between two looks at it, on a line over log FLOPs.
+
+    looks: FLOPs, rising, and sums by document, one array for each seed. None outside of them.
+    """
+    for (less, before), (more, after) in pairwise(looks):
+        if less <= flops <= more:
+            share = math.log(flops / less) / math.log(more / less)
+            return [(1 - share) * one + share * other for one, other in zip(before, after, strict=True)]
+    return None

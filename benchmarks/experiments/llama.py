@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from fits import Voice, by_document, change, fit, nats
+from runs import make
 from speakers import Speaker
 from tables import figure, markdown, short, told
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
+from nano_think.core.config import read_yaml
 from nano_think.core.device import without_numbers
 from nano_think.core.files import write_json
 from nano_think.core.rng import branch
@@ -81,10 +83,11 @@ class Comparison:
     def __init__(self, wanted: argparse.Namespace, seed: int):
         self.wanted, self.seed = wanted, seed
         compute = {"device": "cpu", "threads": wanted.threads}
-        self.config = load(wanted.preset, {"seed": seed, "controls": "dense", "compute": compute})
+        settings = read_yaml(wanted.settings) if wanted.settings else {}
+        self.config = load(wanted.preset, settings, {"seed": seed, "controls": "dense", "compute": compute})
         nodes, self.made = plan(self.config), dict[str, Artifact]()
         for name in STAGES:
-            self.made[name] = nodes[name].stage.run(wanted.root, {need: self.made[need] for need in nodes[name].needs})
+            self.made[name] = make(nodes[name], wanted.root, self.made)
         stage = nodes["dense"].stage
         assert isinstance(stage, Dense)
         self.job: DenseJob = stage.config
@@ -103,9 +106,8 @@ class Comparison:
 
     def measured(self, name: str, table: str) -> dict[str, Any]:
         """Nats by test document, parameters, tokens and seconds of one training; trains it if that is not done."""
-        place = (
-            self.wanted.root / "llama" / f"{name}-{table}-{self.wanted.preset}-{self.wanted.tokens}-{self.seed}.json"
-        )
+        preset = self.wanted.settings.stem if self.wanted.settings else self.wanted.preset
+        place = self.wanted.root / "llama" / f"{name}-{table}-{preset}-{self.wanted.tokens}-{self.seed}.json"
         if not place.is_file():
             place.parent.mkdir(parents=True, exist_ok=True)
             write_json(place, self._train(name, table))
@@ -152,6 +154,7 @@ class Comparison:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="micro")
+    parser.add_argument("--settings", type=Path, help="a YAML file over the preset, as in runs.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tokens", type=int, default=0, help="training budget; 0 is the dense control's own")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))

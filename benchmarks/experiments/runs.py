@@ -1,10 +1,14 @@
-"""Ordinary runs that differ in a few settings, each with several seeds, side by side: E2, E3 and E4 are made of it."""
+"""Ordinary runs that differ in a few settings, each with several seeds, side by side: E2, E3 and E4 are made of it.
+
+Trainings take their turns in this process: to start one of its own takes ten seconds, as long as the smallest train.
+"""
 
 import argparse
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,13 @@ import pandas as pd
 from fits import change
 from tables import figure, markdown, short, told
 
-from nano_think.core.config import to_dict
+from nano_think.core.config import read_yaml, to_dict
 from nano_think.evaluation.scorers import CALIBRATED
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.evaluate import DOCUMENTS
-from nano_think.stages.pipeline import PipelineConfig, load, plan
+from nano_think.stages.pipeline import Node, PipelineConfig, load, plan
+from nano_think.stages.stage import WORK, Context, Inputs
+from nano_think.stages.training import Trainer, TrainingStage
 
 # Nothing is asked of the memories here.
 LITTLE = {"memory": {"max_entries": 512, "fit_tokens": 2000}}
@@ -47,6 +53,7 @@ def arguments(description: str | None, root: str) -> argparse.ArgumentParser:
     """The arguments that all of them take."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="micro")
+    parser.add_argument("--settings", type=Path, help="a YAML file over the preset; small.yaml for runs of a minute")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--root", type=Path, default=Path(root), help="artifact root of all runs")
     parser.add_argument("--tokens", type=int, default=0, help="training budget of each expert; 0 is the preset's")
@@ -63,14 +70,15 @@ def configure(wanted: argparse.Namespace, seed: int, overrides: Mapping[str, Any
         "compute": {"device": "cpu", "threads": wanted.threads},
     }  # fmt: skip
     budget = {"pretrain": {"tokens": wanted.tokens}} if wanted.tokens else {}
-    return load(wanted.preset, LITTLE, common, budget, overrides)
+    settings = read_yaml(wanted.settings) if wanted.settings else {}
+    return load(wanted.preset, LITTLE, settings, common, budget, overrides)
 
 
 def outcome(config: PipelineConfig, root: Path) -> Outcome:
     """Of a run up to its evaluation; stages that are finished are not made again, and one that was cut off goes on."""
     nodes, made = plan(config), dict[str, Artifact]()
     for name, node in nodes.items():
-        made[name] = node.stage.run(root, {need: made[need] for need in node.needs})
+        made[name] = make(node, root, made)
         print(f"{name}: {made[name].path}", flush=True)
         if name == LAST:
             break
@@ -79,6 +87,22 @@ def outcome(config: PipelineConfig, root: Path) -> Outcome:
     trained = ("embedding", *config.members, "router")
     flops = sum(made[name].summary["flops"] for name in trained)
     return Outcome(nats=nats, members=config.members, bytes=int(frame["bytes"].sum()), flops=flops)
+
+
+def make(node: Node, root: Path, made: Mapping[str, Artifact]) -> Artifact:
+    """The artifact of a node whose inputs are made."""
+    if isinstance(node.stage, TrainingStage):
+        node.stage.build = partial(train_here, node.stage)  # type: ignore[method-assign]
+    return node.stage.run(root, {need: made[need] for need in node.needs})
+
+
+def train_here(stage: TrainingStage, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
+    """What the process of a training does, with the same bits."""
+    (out / WORK).mkdir(exist_ok=True)
+    trainer = Trainer(stage.config, out / WORK, lambda event: None)
+    summary = stage.fit(inputs, out, trainer)
+    trainer.write_curves(out)
+    return summary
 
 
 def compare(wanted: argparse.Namespace, variants: Mapping[str, Mapping[str, Any]], base: str) -> dict[str, Any]:

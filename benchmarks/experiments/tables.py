@@ -1,6 +1,7 @@
 """The tables of an experiment, as Markdown, and the picture of its curves."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -33,13 +34,14 @@ def told(against: Sequence[float] | None) -> str:
 
 def systems_table(table: dict[str, Any]) -> list[str]:
     """Each system at its members' best epochs."""
-    head = ("system", "bits per byte", "against dense", "parameters", "training FLOPs", "epochs")
+    head = ("system", "bits per byte", "against dense at its best", "parameters", "training FLOPs", "epochs")
     rows = [
         [name, figure(row["bits_per_byte"]), told(row["against_dense"]), short(row["parameters"]), short(row["flops"]),
          f"{row['epochs']:.1f}"]
         for name, row in table["best"].items()
     ]  # fmt: skip
-    return [*markdown(head, rows), "", settings(table)]
+    pairs = (f"{one} against {other}: {told(against)}." for one, other, against in table["pairs"])
+    return [*markdown(head, rows), "", " ".join(pairs), "", settings(table)]
 
 
 def settings(table: dict[str, Any]) -> str:
@@ -54,19 +56,23 @@ def settings(table: dict[str, Any]) -> str:
 
 
 def curve_table(table: dict[str, Any], ours: str = "T+T'+S") -> list[str]:
-    """All systems at the same epochs; the last column is of the mixture that has the dense model's parameters."""
+    """All systems at the same epochs; the last columns are of the mixture that has the dense model's parameters: beside
+    it at the same epoch, and between two epochs where it has cost as much.
+    """
     names = list(table["best"])
     rows = [
         [epoch, *(f"{mean(row[name]['bits_per_byte']):.3f}" if name in row else "–" for name in names),
-         told(row[ours]["against_dense"]) if ours in row else "–"]
+         *(told(row[ours][which]) if ours in row else "–" for which in ("against_dense", "at_equal_flops"))]
         for epoch, row in table["epochs"].items()
     ]  # fmt: skip
-    return [*markdown(("epochs", *names, f"{ours} against dense"), rows), "", catches_up(table, ours)]
+    head = ("epochs", *names, f"{ours} against dense", "at equal FLOPs")
+    return [*markdown(head, rows), "", catches_up(table, ours)]
 
 
 def catches_up(table: dict[str, Any], ours: str) -> str:
     """From which epoch the mixture is below the dense model, and what the dense model needs to reach its best."""
-    below = [int(epoch) for epoch, row in table["epochs"].items() if ours in row and row[ours]["against_dense"][2] < 0]
+    rows = {int(epoch): row[ours] for epoch, row in table["epochs"].items() if ours in row}
+    below = list(takewhile(lambda epoch: _is_below(rows[epoch]), sorted(rows, reverse=True)))
     best = table["best"][ours]
     goal = mean(best["bits_per_byte"])
     reached = [row["dense"]["flops"] for row in table["epochs"].values() if mean(row["dense"]["bits_per_byte"]) <= goal]
@@ -75,8 +81,14 @@ def catches_up(table: dict[str, Any], ours: str) -> str:
         f"dense reaches its best with {min(reached) / best['flops']:.2f} times its FLOPs"
         if reached else f"dense does not reach its best with up to {most / best['flops']:.2f} times its FLOPs"
     )  # fmt: skip
-    since = f"from epoch {min(below)} on" if below else "at no epoch"
-    return f"{ours} is below dense {since} (interval over documents), and {needs}."
+    since = f"from epoch {min(below)} on" if below else "not at the last epoch"
+    return f"{ours} is below dense {since} (interval over documents, same epoch and same FLOPs), and {needs}."
+
+
+def _is_below(row: dict[str, Any]) -> bool:
+    """Whether the whole interval is, at the same epoch and, where that is known, at the same FLOPs."""
+    found = [row["against_dense"], row["at_equal_flops"]]
+    return all(Change(*one).high < 0 for one in found if one)
 
 
 def picture(table: dict[str, Any], path: Path) -> None:

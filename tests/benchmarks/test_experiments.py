@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -11,9 +12,15 @@ import pytest
 import torch
 from torch import nn
 
+from nano_think.core.device import ComputeConfig
 from nano_think.evaluation.calibration import fit_calibration
+from nano_think.experts.state_space import StateSpaceConfig
+from nano_think.experts.transformer import TransformerConfig
 from nano_think.nn.weights import load_weights
-from nano_think.stages.pipeline import PipelineConfig
+from nano_think.stages.pipeline import Node, PipelineConfig
+from nano_think.stages.space import Job, SpaceConfig
+from nano_think.stages.stage import Inputs
+from nano_think.stages.training import Trainer, TrainingStage
 from tests.tiny import VOCABULARY, WIDTH, tiny_head
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "experiments"
@@ -92,7 +99,8 @@ def test_the_sentence_says_since_when_and_what_dense_needs():
     import tables
 
     def row(bits: float, against: float, flops: float) -> dict:
-        return {"bits_per_byte": [bits], "flops": flops, "against_dense": [against, against, against + 0.01, 0, 0]}
+        change = [against, against, against + 0.01, 0, 0]
+        return {"bits_per_byte": [bits], "flops": flops, "against_dense": change, "at_equal_flops": None}
 
     epochs = {
         "1": {"X": row(2.2, 0.02, 1e6), "dense": row(2.1, 0, 1e6)},
@@ -102,10 +110,30 @@ def test_the_sentence_says_since_when_and_what_dense_needs():
     table = {"best": {"X": row(1.9, -0.05, 2e6)}, "epochs": epochs}
     told = tables.catches_up(table, "X")
     since, needs = told.removesuffix(".").split(", and ")
-    assert since == "X is below dense from epoch 2 on (interval over documents)"
+    assert since == "X is below dense from epoch 2 on (interval over documents, same epoch and same FLOPs)"
     assert needs == "dense reaches its best with 1.50 times its FLOPs"
     table["best"]["X"] = row(1.8, -0.05, 2e6)
     assert "does not reach its best with up to 1.50 times" in tables.catches_up(table, "X")
+    epochs["2"]["X"]["at_equal_flops"] = [0.0, -0.01, 0.01, 0, 0]
+    assert "not at the last epoch" in tables.catches_up(table, "X")
+
+
+def test_beside_a_model_that_cost_as_much():
+    """Between two looks at it, on a line over the logarithm of its FLOPs."""
+    import fits
+
+    looks = [(1e6, [np.array([8.0, 4.0])]), (1e8, [np.array([6.0, 4.0])])]
+    found = fits.at_flops(looks, 1e7)
+    assert found is not None and found[0].tolist() == [7.0, 4.0]
+    assert fits.at_flops(looks, 1e9) is None and fits.at_flops(looks, 1e5) is None
+
+
+def test_a_scan_counts_where_it_is_no_matrix_product():
+    import speakers
+
+    s6 = StateSpaceConfig(form="s6", n_layers=2, inner=8, n_state=4)
+    assert speakers.scan_flops(s6) == 21 * 2 * 8 * 4
+    assert speakers.scan_flops(StateSpaceConfig(form="ssd")) == speakers.scan_flops(TransformerConfig()) == 0
 
 
 @pytest.mark.parametrize(
@@ -147,6 +175,29 @@ def test_runs_are_compared_seed_by_seed(
     assert (spent[0] == spent[1]) != ("--equal" in more) and (tables[0] != tables[1]) == (script == "e2")
     if "--equal" in more:
         assert abs(3 * spent[0] + tables[0] - 3 * spent[1] - tables[1]) <= 3
+
+
+class Here(TrainingStage):
+    """A training that says where it took place."""
+
+    name = "here"
+
+    def modules(self) -> list[str]:
+        return []
+
+    def fit(self, inputs: Inputs, out: Path, trainer: Trainer) -> dict:
+        assert trainer.work == out / "work"
+        return {"process": os.getpid()}
+
+
+def test_trainings_take_their_turns_in_this_process(tmp_path: Path):
+    """The artifact is there, curve and all, and is not made again."""
+    import runs
+
+    nodes = [Node(Here(Job(space=SpaceConfig(), seed=1, compute=ComputeConfig(device="cpu")))) for _ in range(2)]
+    first, again = (runs.make(node, tmp_path, {}) for node in nodes)
+    assert first == again and first.summary == {"process": os.getpid()}
+    assert (first.path / "curve.json").is_file() and not (first.path / "work").exists()
 
 
 @pytest.mark.slow
