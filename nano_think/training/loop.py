@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 Log = Callable[[dict[str, Any]], None]
 MOST_BAD_STEPS = 5
+# Of the running mean of a term's size, what a step leaves; and the least size that a term is weighed by.
+REMEMBERED, SMALLEST = 0.99, 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +75,16 @@ class TrainConfig(Config):
     """Tell in each line of the log how each further term of the loss pulls beside the first: the cosine of their
     gradients over the parameters that both reach, in the first part of the batch; one more backward pass a term at
     those steps."""
+    evened: float = 0.0
+    """What each further term of the loss counts, whatever its own size: it is weighed by this over the running mean of
+    its size, from the second step on. 0: as its own settings say (nats)."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch", "accumulate", "log_every", "validate_tokens", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+        if not 0 <= self.evened < math.inf:
+            raise ValueError(f"evened: wanted 0 or more, got {self.evened}")
         if self.validate_every < 0:
             raise ValueError(f"validate_every: wanted 0 or more, got {self.validate_every}")
         if not self.balance_temperature > 0:
@@ -163,6 +170,8 @@ class _Run:
         self.last: dict[str, Any] = {}
         self.cosines: dict[str, float] = {}
         self.seconds, self.gauge = 0.0, gauge
+        # Running means of the sizes of the terms, where they are evened.
+        self.sizes: Tensor | None = None
 
     def resume(self) -> None:
         found = load_checkpoint(self.folder, self.objective, self.optimizers, self._warn)
@@ -170,6 +179,8 @@ class _Run:
             self.step, state = found.step, found.state
             self.skipped, self.seconds, self.last = state["skipped"], state["seconds"], state["last"]
             self.recent = [torch.tensor(terms, device=self.accelerator.device) for terms in state["recent"]]
+            if state.get("sizes"):
+                self.sizes = torch.tensor(state["sizes"], device=self.accelerator.device)
             if self.validation:
                 self.validation.restore(state["validation"], found.best)
             self.log({"event": "resumed", "step": self.step, "steps": self.steps})
@@ -184,10 +195,11 @@ class _Run:
     def take(self, step: int) -> None:
         set_rate(self.optimizers, rate_at(step, self.steps, self.config.optim))
         terms = self._differentiate(step)
-        loss = torch.stack(list(terms.values())).sum()
+        loss = self._sum(torch.stack(list(terms.values())))
         norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.optim.clip or math.inf)
         if self._update(step, loss, norm):
             self.recent.append(torch.stack([loss, *terms.values()]).float())
+            self._measure(torch.stack(list(terms.values())).float())
         self.step = step + 1
         if self._logs(self.step):
             self._report(["loss", *terms])
@@ -220,10 +232,22 @@ class _Run:
                 found_cosines = gradient_cosines(terms, self.objective.parameters())
                 self.cosines = {f"cosine.{name}": value for name, value in found_cosines.items()}
             found.append(torch.stack(list(terms.values())) * (count / whole))
-            self.accelerator.backward(found[-1].sum())
+            self.accelerator.backward(self._sum(found[-1]))
         self.ranks.sum_gradients(self.objective.parameters())
         total = self.ranks.sum(torch.stack(found).detach().sum(dim=0))
         return dict(zip(terms, total.unbind(), strict=True))
+
+    def _sum(self, terms_N: Tensor) -> Tensor:
+        """The loss: the sum of its terms; where they are evened, all but the first weighed by their sizes so far."""
+        if self.sizes is None:
+            return terms_N.sum()
+        return terms_N[0] + (terms_N[1:] * (self.config.evened / self.sizes[1:].clamp_min(SMALLEST))).sum()
+
+    def _measure(self, terms_N: Tensor) -> None:
+        """Let the sizes of these terms count in their running means."""
+        if self.config.evened:
+            size_N = terms_N.abs()
+            self.sizes = size_N if self.sizes is None else REMEMBERED * self.sizes + (1 - REMEMBERED) * size_N
 
     def _update(self, step: int, loss: Tensor, norm: Tensor) -> bool:
         """Take the step unless the numbers are broken (one NaN would make every weight NaN for good); was it taken?"""
@@ -267,6 +291,7 @@ class _Run:
                 "last": self.last, "recent": [terms.tolist() for terms in self.recent],
             }  # fmt: skip
             state |= {"validation": self.validation.figures} if self.validation else {}
+            state |= {} if self.sizes is None else {"sizes": self.sizes.tolist()}
             best = self.validation.best if self.validation else None
             save_checkpoint(self.folder, self.step, self.objective, self.optimizers, state, self.config.keep, best)
             self.log({"event": "saved", "step": self.step})
