@@ -96,6 +96,17 @@ class Chat(nn.Module):
         documents_BT = number_documents(tokens_BT, self.start_token)
         return self._speak(self._read(tokens_BT, documents_BT, documents_BT), documents_BT, dials or {})
 
+    def embed(self, tokens_BT: Tensor, documents_BT: Tensor) -> Tensor:
+        """What the backbone is given for tokens, (B, T, D)."""
+        x_BTD = self.head.embed(tokens_BT)
+        for _, part in self._parts():
+            x_BTD = part.read(x_BTD, tokens_BT, documents_BT)
+        return x_BTD
+
+    def hear(self, x_BTD: Tensor, documents_BT: Tensor) -> Routed:
+        """What `forward` says of tokens, of whatever the backbone is given."""
+        return self._speak(self.backbone(x_BTD, documents_BT), documents_BT, {})
+
     def learn(self, tokens_BT1: Tensor, learned_BT: Tensor) -> tuple[Routed, dict[str, Tensor]]:
         """`forward` of the first T tokens of each window, and the terms that the parts add to the loss; learned_BT is
         True for the targets that count.
@@ -213,10 +224,7 @@ class Chat(nn.Module):
 
     def _read(self, tokens_BT: Tensor, documents_BT: Tensor, seen_BT: Tensor) -> Tensor:
         """The backbone's hidden states, (B, T, D), of documents as the parts and as the backbone itself sees them."""
-        x_BTD = self.head.embed(tokens_BT)
-        for _, part in self._parts():
-            x_BTD = part.read(x_BTD, tokens_BT, documents_BT)
-        return self.backbone(x_BTD, seen_BT)
+        return self.backbone(self.embed(tokens_BT, documents_BT), seen_BT)
 
     def _speak(self, hidden_BTD: Tensor, documents_BT: Tensor, dials: Dials) -> Routed:
         said: Voices = one_voice(hidden_BTD)
