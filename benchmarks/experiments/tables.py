@@ -103,6 +103,9 @@ def picture(table: dict[str, Any], path: Path) -> None:
         rows = [row[name] for row in table["epochs"].values() if name in row]
         frame.plot([row["flops"] for row in rows], [mean(row["bits_per_byte"]) for row in rows], "o-", ms=3, label=name)
     frame.set_xscale("log")
+    frame.xaxis.set_major_locator(pyplot.LogLocator(subs=(1, 2, 5)))
+    frame.xaxis.set_major_formatter(pyplot.FuncFormatter(lambda value, _: short(value)))
+    frame.xaxis.set_minor_formatter(pyplot.NullFormatter())
     frame.set_xlabel("training FLOPs")
     frame.set_ylabel("bits per byte, calibrated")
     frame.legend(frameon=False, fontsize=8, ncols=2)
