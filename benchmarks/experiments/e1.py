@@ -157,7 +157,7 @@ class Experiment:
 
     def chosen(self, name: str, seed: int) -> Trained:
         """The training of a model at a seed with the settings that are best at the first seed. A second one of a kind
-        is another training than the first as soon as there are two seeds.
+        is the first of the next seed.
         """
         if name in SECOND:
             seeds = self.wanted.seeds
@@ -219,10 +219,10 @@ class Experiment:
 
 def main() -> None:
     wanted = arguments()
+    if len(set(wanted.seeds)) < 2:
+        raise SystemExit("benchmark: --seeds: wanted two or more, since a second model of a kind is another seed's")
     found = Experiment(wanted)
-    # Second ones of a kind are another seed's.
-    without = {*wanted.without, *(SECOND if len(wanted.seeds) == 1 else ())}
-    systems = {name: members for name, members in SYSTEMS.items() if not set(members) & without}
+    systems = {name: members for name, members in SYSTEMS.items() if not set(members) & set(wanted.without)}
     tested = {name: {None: seeds_of(found, members, None)} for name, members in systems.items()}
     for epoch in found.longer:
         for name, members in systems.items():
@@ -262,7 +262,7 @@ def tabulate(
         }
 
     settings = {}
-    for name in {member for members in systems.values() for member in members}:
+    for name in {member for members in systems.values() for member in members} - set(SECOND):
         point = found.chosen(name, found.wanted.first_seed).point
         settings[name] = {"weight_decay": point.weight_decay, "dropout": point.expert.dropout, "width": point.width,
                           "layers": point.expert.n_layers}  # fmt: skip
