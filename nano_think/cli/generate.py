@@ -39,7 +39,7 @@ class GenerateArguments:
     device: Device = "auto"
     """Device; "auto" takes CUDA, then MPS, then the CPU."""
     compile: bool = False
-    """Compile the model's steps by torch.compile before the first answer; pays on a GPU."""
+    """Compile the model's steps by torch.compile before the first answer; meant for a GPU."""
     max_new_tokens: int = 128
     """Longest continuation (tokens)."""
     stop: tuple[str, ...] = ()

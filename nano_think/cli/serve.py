@@ -35,7 +35,7 @@ class ServeArguments:
     device: Device = "auto"
     """Device; "auto" takes CUDA, then MPS, then the CPU."""
     compile: bool = False
-    """Compile the model's steps by torch.compile before the first answer; pays on a GPU."""
+    """Compile the model's steps by torch.compile before the first answer; meant for a GPU."""
     host: str = "127.0.0.1"
     """Address to listen on; other machines can reach 0.0.0.0."""
     port: int = 8000

@@ -35,7 +35,7 @@ class Engine:
     depend on who else is answered (up to rounding): every request draws with a generator of its own seed. Without
     `memories` every request is answered as with its memory off. With a `drafter`, which is for an engine of one row, a
     step may bring several tokens: other draws of the same distribution, and the same tokens where nothing is drawn.
-    `compiled`: steps go through `torch.compile`, which pays on a GPU; where it cannot be had, a line says why.
+    `compiled`: steps go through `torch.compile`, which is meant for a GPU; where it cannot be had, a line says why.
 
     One thread owns an engine: it alone calls `step` and `stream`. `submit` and `cancel` may be called from any thread;
     they only leave a note for the next step.
