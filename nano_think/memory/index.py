@@ -3,8 +3,6 @@
 S keys, Q queries, D model width, k neighbours, L lists
 """
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,10 +15,15 @@ LISTS_PER_ROOT, SAMPLE_PER_LIST = 4, 40
 # The recall that the number of probed lists is chosen for, at so many neighbours, on so many keys as queries. It is a
 # little above the 0.99 that is promised, for what is measured on a sample.
 RECALL, RECALL_AT, QUERIES = 0.995, 4, 256
+# The lists hold keys in half precision; so many times k of them are compared exactly.
+COMPARED = 2
 GRAPH_LINKS, GRAPH_BUILD, GRAPH_SEARCH = 32, 40, 64
 BLOCK = 65_536
+# FAISS has an OpenMP of its own, whose threads go on spinning after a search, in the way of torch's.
+THREADS = faiss.omp_get_max_threads()
 # FAISS builds these from keywords, which its type hints do not know.
 _SearchLists: Any = faiss.SearchParametersIVF
+_SearchRefined: Any = faiss.IndexRefineSearchParameters
 _SearchGraph: Any = getattr(faiss, "SearchParametersHNSW")  # noqa: B009
 
 
@@ -39,8 +42,9 @@ class Lists:
 class Index:
     """Keys (S, D), numbered from 0 in the order of time.
 
-    kind: "flat" compares with every key (exact), "ivf" with those in the lists nearest to the query (`IndexIVFFlat`;
-    the lists are trained from the keys), "hnsw" walks a graph (Malkov & Yashunin 2018), which can never forget a key
+    kind: "flat" compares with every key (exact), "ivf" with those in the lists nearest to the query (the lists are
+    trained from the keys and read in half precision, and the nearest in them compared exactly: half the bytes of
+    `IndexIVFFlat` for each query, and half as many again for all keys), "hnsw" walks a graph (Malkov & Yashunin 2018), which can never forget a key
     and is here for comparison. Unless given: flat up to 65,536 keys, ivf beyond.
     """
 
@@ -48,7 +52,8 @@ class Index:
         self.kind: IndexKind = kind or ("flat" if len(keys_SD) <= FLAT_UP_TO else "ivf")
         self.width, self.trained_on = keys_SD.shape[1], len(keys_SD)
         self.probes = 1
-        self._index = self._make(keys_SD, lists)
+        self._whole: Any = None
+        self._index = self._make(np.ascontiguousarray(keys_SD, dtype=np.float32), lists)
 
     def __len__(self) -> int:
         return self._index.ntotal
@@ -67,36 +72,46 @@ class Index:
 
     def _trained(self, keys_SD: np.ndarray) -> Any:
         lists = max(1, min(int(LISTS_PER_ROOT * len(keys_SD) ** 0.5), len(keys_SD) // 2))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(self.width), self.width, lists, faiss.METRIC_INNER_PRODUCT)
+        _use_threads(THREADS)
+        base = self._around(faiss.IndexFlatIP(self.width), lists)
         # Small stores have fewer keys than FAISS asks for, which it would say on standard error.
-        index.cp.min_points_per_centroid = 1
-        index.train(keys_SD[:: max(1, len(keys_SD) // (SAMPLE_PER_LIST * lists))])
-        index.add(keys_SD)
+        base.cp.min_points_per_centroid = 1
+        base.train(keys_SD[:: max(1, len(keys_SD) // (SAMPLE_PER_LIST * lists))])
+        base.add(keys_SD)
+        index = faiss.IndexRefineFlat(base, faiss.swig_ptr(keys_SD))
         self.probes = _enough_probes(index, keys_SD)
         return index
+
+    def _around(self, centres: Any, lists: int) -> Any:
+        """Lists without keys in them yet."""
+        return faiss.IndexIVFScalarQuantizer(
+            centres, self.width, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+        )
 
     def _restored(self, keys_SD: np.ndarray, lists: Lists) -> Any:
         """As trained before: keys that were there go to their lists, later ones to the nearest."""
         centres = faiss.IndexFlatIP(self.width)
         centres.add(lists.centre)
-        index = faiss.IndexIVFFlat(centres, self.width, len(lists.centre), faiss.METRIC_INNER_PRODUCT)
+        base = self._around(centres, len(lists.centre))
+        base.train(lists.centre)
         known = len(lists.list_of)
         first_SD, list_S = keys_SD[:known], np.ascontiguousarray(lists.list_of, dtype=np.int64)
-        index.add_core(known, faiss.swig_ptr(first_SD), None, faiss.swig_ptr(list_S))
-        index.add(keys_SD[known:])
+        base.add_core(known, faiss.swig_ptr(first_SD), None, faiss.swig_ptr(list_S))
+        base.add(keys_SD[known:])
         self.probes, self.trained_on = lists.probes, lists.trained_on
-        return index
+        return faiss.IndexRefineFlat(base, faiss.swig_ptr(keys_SD))
 
     def lists(self) -> Lists | None:
         """What `lists` of a new index of these keys may be; None where nothing was trained."""
         if self.kind != "ivf":
             return None
-        count, list_S = self._index.nlist, np.empty(len(self), dtype=np.int32)
+        base = faiss.downcast_index(self._index.base_index)
+        count, list_S = base.nlist, np.empty(len(self), dtype=np.int32)
         for number in range(count):
-            size = self._index.invlists.list_size(number)
+            size = base.invlists.list_size(number)
             if size:
-                list_S[faiss.rev_swig_ptr(self._index.invlists.get_ids(number), size)] = number
-        centre_LD = self._index.quantizer.reconstruct_n(0, count)
+                list_S[faiss.rev_swig_ptr(base.invlists.get_ids(number), size)] = number
+        centre_LD = base.quantizer.reconstruct_n(0, count)
         return Lists(centre=centre_LD, list_of=list_S, probes=self.probes, trained_on=self.trained_on)
 
     def fits(self, more: int) -> bool:
@@ -130,31 +145,35 @@ class Index:
             none_Qk = np.full((len(queries_QD), k), -1, dtype=np.int64)
             return np.full(none_Qk.shape, -np.inf, dtype=np.float32), none_Qk
         queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
-        with _few_threads(len(queries_QD)):
-            similarity_Qk, number_Qk = self._index.search(queries_QD, k, params=self._parameters(older))
+        # One query gains nothing by a second thread.
+        _use_threads(min(THREADS, len(queries_QD)))
+        similarity_Qk, number_Qk = self._index.search(queries_QD, k, params=self._parameters(older))
         similarity_Qk[number_Qk < 0] = -np.inf
         return similarity_Qk, number_Qk
 
     def _parameters(self, older: int) -> Any:
-        selected: dict[str, Any] = {"sel": faiss.IDSelectorRange(0, older)} if older < len(self) else {}
+        """What is asked of FAISS for the first `older` keys; for all of them the same object each time."""
+        if older < len(self):
+            return self._asked(sel=faiss.IDSelectorRange(0, older))
+        if self._whole is None:
+            self._whole = self._asked()
+        return self._whole
+
+    def _asked(self, **selected: Any) -> Any:
         if self.kind == "ivf":
-            return _SearchLists(nprobe=self.probes, **selected)
+            return _refined(self.probes, **selected)
         if self.kind == "hnsw":
             return _SearchGraph(efSearch=GRAPH_SEARCH, **selected)
         return faiss.SearchParameters(**selected)
 
 
-@contextlib.contextmanager
-def _few_threads(queries: int) -> Iterator[None]:
-    """No more threads of FAISS's than queries. One query gains nothing by a second one, which goes on spinning for a
-    while and is in the way of torch's: FAISS has an OpenMP of its own.
-    """
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(min(threads, queries))
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)
+def _refined(probes: int, **selected: Any) -> Any:
+    return _SearchRefined(k_factor=COMPARED, base_index_params=_SearchLists(nprobe=probes, **selected))
+
+
+def _use_threads(count: int) -> None:
+    """So many of FAISS's threads for what this thread asks of it next."""
+    faiss.omp_set_num_threads(count)
 
 
 def _enough_probes(index: Any, keys_SD: np.ndarray) -> int:
@@ -169,12 +188,13 @@ def _enough_probes(index: Any, keys_SD: np.ndarray) -> int:
     least_Q1 = search_plainly(keys_SD, queries_QD, wanted)[0][:, -1:] - 1e-5
 
     def enough(probes: int) -> bool:
-        found_Qk, _ = index.search(queries_QD, wanted, params=_SearchLists(nprobe=probes))
+        found_Qk, _ = index.search(queries_QD, wanted, params=_refined(probes))
         return bool((found_Qk >= least_Q1)[:, 1:].mean() >= RECALL)
 
     most = 1
-    while most < index.nlist and not enough(most):
-        most = min(2 * most, index.nlist)
+    lists = faiss.downcast_index(index.base_index).nlist
+    while most < lists and not enough(most):
+        most = min(2 * most, lists)
     fewest = most // 2
     while most - fewest > max(1, most // 8):
         middle = (fewest + most) // 2

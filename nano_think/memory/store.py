@@ -76,7 +76,9 @@ class VectorStore:
         """The values of a column, (S), by number, `none` where there is none, (Q, k)."""
         if not len(column_S):
             return np.full(entry_Qk.shape, none, dtype=column_S.dtype)
-        return np.where(entry_Qk < 0, column_S.dtype.type(none), column_S[entry_Qk])
+        picked_Qk = column_S.take(entry_Qk)
+        picked_Qk[entry_Qk < 0] = none
+        return picked_Qk
 
     def shuffled(self, seed: int) -> "VectorStore":
         """The same keys with their values dealt out anew: the control that shows whether values matter."""
