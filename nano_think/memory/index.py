@@ -42,10 +42,10 @@ class Lists:
 class Index:
     """Keys (S, D), numbered from 0 in the order of time.
 
-    kind: "flat" compares with every key (exact), "ivf" with those in the lists nearest to the query (the lists are
-    trained from the keys and read in half precision, and the nearest in them compared exactly: half the bytes of
-    `IndexIVFFlat` for each query, and half as many again for all keys), "hnsw" walks a graph (Malkov & Yashunin 2018), which can never forget a key
-    and is here for comparison. Unless given: flat up to 65,536 keys, ivf beyond.
+    kind: "flat" compares with every key (exact), "ivf" with those in the lists nearest to the query, "hnsw" walks a
+    graph (Malkov & Yashunin 2018), which can never forget a key and is here for comparison. Unless given: flat up to
+    65,536 keys, ivf beyond. Lists are trained from the keys and hold them in half precision, half the bytes to read for
+    each query; the nearest found so are compared exactly, for which all keys are kept beside them.
     """
 
     def __init__(self, keys_SD: np.ndarray, kind: IndexKind | None = None, lists: Lists | None = None):
