@@ -72,14 +72,14 @@ class Index:
 
     def _trained(self, keys_SD: np.ndarray) -> Any:
         lists = max(1, min(int(LISTS_PER_ROOT * len(keys_SD) ** 0.5), len(keys_SD) // 2))
-        _use_threads(THREADS)
+        faiss.omp_set_num_threads(THREADS)
         base = self._around(faiss.IndexFlatIP(self.width), lists)
         # Small stores have fewer keys than FAISS asks for, which it would say on standard error.
         base.cp.min_points_per_centroid = 1
         base.train(keys_SD[:: max(1, len(keys_SD) // (SAMPLE_PER_LIST * lists))])
         base.add(keys_SD)
         index = faiss.IndexRefineFlat(base, faiss.swig_ptr(keys_SD))
-        self.probes = _enough_probes(index, keys_SD)
+        self.probes = _enough_probes(index, lists, keys_SD)
         return index
 
     def _around(self, centres: Any, lists: int) -> Any:
@@ -105,7 +105,7 @@ class Index:
         """What `lists` of a new index of these keys may be; None where nothing was trained."""
         if self.kind != "ivf":
             return None
-        base = faiss.downcast_index(self._index.base_index)
+        base: Any = faiss.downcast_index(self._index.base_index)
         count, list_S = base.nlist, np.empty(len(self), dtype=np.int32)
         for number in range(count):
             size = base.invlists.list_size(number)
@@ -146,7 +146,7 @@ class Index:
             return np.full(none_Qk.shape, -np.inf, dtype=np.float32), none_Qk
         queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
         # One query gains nothing by a second thread.
-        _use_threads(min(THREADS, len(queries_QD)))
+        faiss.omp_set_num_threads(min(THREADS, len(queries_QD)))
         similarity_Qk, number_Qk = self._index.search(queries_QD, k, params=self._parameters(older))
         similarity_Qk[number_Qk < 0] = -np.inf
         return similarity_Qk, number_Qk
@@ -171,12 +171,7 @@ def _refined(probes: int, **selected: Any) -> Any:
     return _SearchRefined(k_factor=COMPARED, base_index_params=_SearchLists(nprobe=probes, **selected))
 
 
-def _use_threads(count: int) -> None:
-    """So many of FAISS's threads for what this thread asks of it next."""
-    faiss.omp_set_num_threads(count)
-
-
-def _enough_probes(index: Any, keys_SD: np.ndarray) -> int:
+def _enough_probes(index: Any, lists: int, keys_SD: np.ndarray) -> int:
     """About the least number of probed lists with which keys, as queries, find their nearest others well enough: by
     doubling, then by halves of the last step.
 
@@ -192,7 +187,6 @@ def _enough_probes(index: Any, keys_SD: np.ndarray) -> int:
         return bool((found_Qk >= least_Q1)[:, 1:].mean() >= RECALL)
 
     most = 1
-    lists = faiss.downcast_index(index.base_index).nlist
     while most < lists and not enough(most):
         most = min(2 * most, lists)
     fewest = most // 2
