@@ -10,9 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from nano_think.nn.native import have_kernel, ops
 
 NEIGHBOURS = 16
 GATES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -86,36 +87,26 @@ def mix_distribution(p_V: Tensor, neighbours: Neighbours, gate: Gate) -> Tensor:
 
 def mix_logits(logits_V: Tensor, neighbours: Neighbours, gate: Gate) -> Tensor:
     """As `mix_distribution`, from logits to logits: ln p of the mixture + ln sum exp(logits), (V), fp32. What nobody
-    remembers falls by -ln(1 - g), so that only the neighbours' values are worked out one by one.
+    remembers falls by -ln(1 - g).
     """
-    logits_V, logs = logits_V.float(), _remembered(neighbours, gate)
-    if not logs:
+    logits_V = logits_V.float().contiguous()
+    if not have_kernel(logits_V):
+        return mix_logits_plainly(logits_V, neighbours, gate)
+    weight_1k = torch.ones_like(neighbours.similarity) if neighbours.weight is None else neighbours.weight
+    return ops.mix_remembered(
+        logits_V, neighbours.similarity, neighbours.value, weight_1k, gate.share, gate.sharpness
+    )  # fmt: skip
+
+
+def mix_logits_plainly(logits_V: Tensor, neighbours: Neighbours, gate: Gate) -> Tensor:
+    """The plain twin of `mix_logits`."""
+    known_k = neighbours.value[0] >= 0
+    if not gate.share or not known_k.any():
         return logits_V
-    # By NumPy: of so few numbers, much of an operation's time is what calling it costs, and that is less there.
-    from_V = logits_V.cpu().numpy()
-    highest = from_V.max()
-    whole = highest + math.log(np.exp(from_V - highest).sum())
-    mixed_V, value_n = from_V + np.float32(math.log1p(-gate.share)), list(logs)
-    mixed_V[value_n] = np.logaddexp(mixed_V[value_n], np.fromiter(logs.values(), np.float32) + whole)
-    return torch.from_numpy(mixed_V).to(logits_V.device)
-
-
-def _remembered(neighbours: Neighbours, gate: Gate) -> dict[int, float]:
-    """ln(g p_memory) of each value in one row of neighbours; nothing where nothing counts.
-
-    By numbers and not by tensors: of so few, almost all of an operation's time is what calling it costs.
-    """
-    similar, values = neighbours.similarity[0].tolist(), neighbours.value[0].tolist()
-    weights = [1.0] * len(values) if neighbours.weight is None else neighbours.weight[0].tolist()
-    highest = max((score for score, value in zip(similar, values, strict=True) if value >= 0), default=0.0)
-    sums = dict[int, float]()
-    for score, value, weight in zip(similar, values, weights, strict=True):
-        if value >= 0:
-            sums[value] = sums.get(value, 0.0) + weight * math.exp(gate.sharpness * (score - highest))
-    if not gate.share or not sums:
-        return {}
-    scale = gate.share / sum(sums.values())
-    return {value: math.log(scale * one) if one else -math.inf for value, one in sums.items()}
+    weight_k = neighbours.share(gate.sharpness)[0]
+    memory_V = torch.zeros_like(logits_V).index_add(0, neighbours.value[0][known_k], gate.share * weight_k[known_k])
+    mixed_V = torch.logaddexp(logits_V.log_softmax(dim=-1) + math.log1p(-gate.share), memory_V.log())
+    return mixed_V + logits_V.logsumexp(dim=-1)
 
 
 def fit_gate(nll_T: Tensor, target_T: Tensor, neighbours: Neighbours) -> Gate:

@@ -17,6 +17,7 @@ from nano_think.memory.read import (
     fit_gate,
     mix_distribution,
     mix_logits,
+    mix_logits_plainly,
     mixed_nll,
     to_key,
 )
@@ -91,7 +92,21 @@ def test_mixed_logits_are_the_mixed_distribution(row, weights):
     weight_1k = torch.tensor([weights])[:, : len(row)] if weights else None
     found = dataclasses.replace(neighbours(row), weight=weight_1k)
     wanted_V = mix_distribution(logits_V.softmax(0), found, gate).log() + logits_V.logsumexp(0)
-    torch.testing.assert_close(mix_logits(logits_V, found, gate), wanted_V)
+    for mix in (mix_logits, mix_logits_plainly):
+        torch.testing.assert_close(mix(logits_V, found, gate), wanted_V)
+
+
+@few(40)
+@given(seed=st.integers(0, 10_000), words=st.integers(1, 300), count=st.integers(1, 33), weighed=st.booleans())
+def test_mixed_logits_by_the_kernel_are_the_plain_ones(seed: int, words: int, count: int, weighed: bool):
+    """Values that come twice, neighbours that are missing, any number of words."""
+    generator = torch.Generator().manual_seed(seed)
+    value_1k = torch.randint(-1, words, (1, count), generator=generator)
+    similarity_1k = torch.where(value_1k >= 0, torch.rand(1, count, generator=generator), NONE)
+    weight_1k = torch.randint(1, 9, (1, count), generator=generator).float() if weighed else None
+    found = Neighbours(similarity=similarity_1k, value=value_1k, weight=weight_1k)
+    logits_V, gate = 5 * torch.randn(words, generator=generator), Gate(share=0.3, sharpness=20.0)
+    torch.testing.assert_close(mix_logits(logits_V, found, gate), mix_logits_plainly(logits_V, found, gate))
 
 
 def one_by_one(query: Tensor, keys: Tensor, values: Tensor, position: int, k: int) -> list[tuple[float, int]]:

@@ -28,6 +28,7 @@ SOURCES = (
     "linear_rows.cpp",
     "attend_rows.cpp",
     "scan_rows.cpp",
+    "mix_remembered.cpp",
 )
 HEADERS = ("vectors.h", "norm.h", "heads.h", "slots.h")
 # Never -ffast-math or -Ofast: they blind the NaN guard and can switch denormals off for the whole process.

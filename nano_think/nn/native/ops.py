@@ -35,6 +35,7 @@ def register() -> None:
     library.register_fake("nano_think::place_heads", _place_shapes)
     library.register_fake("nano_think::attend_rows", _attend_shapes)
     library.register_fake("nano_think::scan_rows", _step_shapes)
+    library.register_fake("nano_think::mix_remembered", lambda logits, *others: _new(logits, *logits.shape))
 
 
 def selective_scan(
@@ -113,6 +114,13 @@ def scan_rows(
 ) -> Tensor:  # fmt: skip
     """The middle of `nn.ssm.StateSpaceMixer.advance` in fp32 on a CPU, for inference."""
     return torch.ops.nano_think.scan_rows(projected, weight, bias, dt_bias, log_A, skip, rows, tail, state)
+
+
+def mix_remembered(
+    logits_V: Tensor, similarity_1k: Tensor, value_1k: Tensor, weight_1k: Tensor, share: float, sharpness: float
+) -> Tensor:
+    """`memory.read.mix_logits_plainly` in fp32 on a CPU, of one row of neighbours."""
+    return torch.ops.nano_think.mix_remembered(logits_V, similarity_1k, value_1k, weight_1k, share, sharpness)
 
 
 def _new(like: Tensor, *sizes: int) -> Tensor:
