@@ -13,8 +13,10 @@ width of --dense-widths with as many layers as that takes, and may train --dense
 A mixture's logits are weighted sums of its members' (what a weighted sum of hiddens is where they share a head), with
 one weight for each member and one for the unigram bias, fitted on validation text; of a single model that is its
 calibration. Bits per byte are of test documents. In the first table every model is taken at the epoch of its lowest
-calibrated validation loss; in the second all at the same epoch. FLOPs are those of training up to there, the
-state-space expert's scan included; those of the table that the diffuser reads are the transformer's.
+calibrated validation loss; in the second all at the same epoch, but the table that a diffuser reads, which is always
+the transformer's best one. FLOPs are those of training up to there, the state-space expert's scan included; a diffuser
+is charged for the transformer that made its table, up to that one's best epoch, where the mixture has not trained it as
+far itself.
 
 A training that is finished is not run again: seeds can be trained in processes of their own, once the first is there,
 and one that was killed begins anew. The table is written for whatever seeds are given.
@@ -211,10 +213,19 @@ class Experiment:
         epochs = [[epoch or one.best for one in row] for row in rows]
         flops = [
             sum(one.about["flops_per_epoch"] * count for one, count in zip(row, counts, strict=True))
-            for row, counts in zip(rows, epochs, strict=True)
+            + self._table(members, seed, epoch)
+            for seed, row, counts in zip(self.wanted.seeds, rows, epochs, strict=True)
         ]
         parameters = sum(one.about["parameters"] for one in rows[0])
         return {"parameters": parameters, "flops": float(np.mean(flops)), "epochs": float(np.mean(epochs))}
+
+    def _table(self, members: Sequence[str], seed: int, epoch: int | None) -> float:
+        """The FLOPs of the table that a diffuser reads, as far as the mixture's own transformer does not have them."""
+        if D not in members:
+            return 0.0
+        first = self.chosen(T, seed)
+        trained = (epoch or first.best) if T in members else 0
+        return first.about["flops_per_epoch"] * max(0, first.best - trained)
 
 
 def main() -> None:

@@ -92,7 +92,7 @@ def mixture_cost(job: DenseJob, tokens: Artifact, head: LanguageHead, trainer: T
         parameters += count_parameters(expert)
         objective: Objective = ExpertObjective(expert, head, start)
         flops += trainer.flops_per_token(objective, tokens, "train", one.train) * one.train.whole_tokens(window)
-    model = build_mixture(shape_of(job.router, tokens, {one.kind: one.expert for one in job.experts}), head)
+    model = build_mixture(shape_of(job.router, tokens, {one.name: one.expert for one in job.experts}), head)
     settings = job.router.router
     objective = RouterObjective(model, settings.expert_dropout, settings.entropy)
     training = training_of(job.router, tokens)

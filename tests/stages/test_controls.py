@@ -11,14 +11,14 @@ from nano_think.core.config import to_dict
 from nano_think.core.errors import ArtifactError
 from nano_think.core.files import read_json
 from nano_think.data.tokens import TokenSet
-from nano_think.experts import EXPERTS, count_parameters
-from nano_think.models.checkpoint import load_mixture
+from nano_think.experts import EXPERTS, build_expert, count_parameters
+from nano_think.models.checkpoint import build_mixture, load_mixture
 from nano_think.models.embedder import load_head
 from nano_think.stages import dense as dense_stage
 from nano_think.stages.artifact import open_artifact
 from nano_think.stages.calibration import CalibrationStage, find_controls
 from nano_think.stages.dense import Dense, load_dense, mixture_cost
-from nano_think.stages.mixture import RouterJob, joint_training_of
+from nano_think.stages.mixture import RouterJob, joint_training_of, shape_of
 from nano_think.stages.pipeline import load, plan
 from nano_think.stages.stage import Context
 from tests.conftest import NANO
@@ -106,6 +106,19 @@ def test_a_joint_training_is_part_of_what_the_control_may_cost(nano_run):
     longer = dataclasses.replace(job, router=dataclasses.replace(job.router, router=train))
     one, two = (mixture_cost(each, inputs["tokens"], head, NoTraining()) for each in (job, longer))
     assert two == one | {"flops": one["flops"] + 1000.0 * joint_training_of(longer.router).whole_tokens(64)}
+
+
+def test_dense_is_as_large_as_a_mixture_of_two_of_a_kind(nano_run):
+    """A second transformer is another expert to the router, though of the same kind."""
+    inputs = node(nano_run, "dense")[1]
+    stage = plan(load("nano", STARTED, {"members": ("state_space", "transformer", "transformer_2")}))["dense"].stage
+    assert isinstance(stage, Dense)
+    job, head = stage.config, load_head(inputs["embedding"].path)
+    experts = sum(count_parameters(build_expert(one.kind, one.expert, job.space.width)) for one in job.experts)
+    shape = shape_of(job.router, inputs["tokens"], {one.name: one.expert for one in job.experts})
+    router = count_parameters(build_mixture(shape, head).router)
+    assert mixture_cost(job, inputs["tokens"], head, NoTraining())["parameters"] == experts + router
+    assert len(shape.experts) == 3
 
 
 def test_controls_are_found_beside_the_model_and_nowhere_else(nano_run, tmp_path):
