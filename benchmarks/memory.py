@@ -13,8 +13,8 @@ that a query looks into, which the index chooses by measured recall, and `lists`
 - append_rate: entries per second that are acknowledged by a conversation's memory, in turns of 512 and of 32, each on
   the disk before the next. Depends on the disk.
 - open_seconds: opening that memory (of the largest size up to --log-up-to) from the log alone, and with a snapshot.
-- decode_ms: one token of an untrained mixture of the preset's shape behind a cache, head included; retrieval_share: one
-  search over it.
+- decode_ms: one token of an untrained mixture of the preset's shape, written by the engine; retrieval_share: one search
+  over it. What reading a memory costs a token in all is measured by benchmarks/generate.py.
 """
 
 import argparse
@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("flat", "ivf", "hnsw")
+# Written to time one.
+TOKENS = 64
 
 
 def main() -> None:
@@ -195,29 +197,18 @@ def log(size: int, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def decode_seconds(preset: str, rounds: int) -> float:
-    """Median seconds of one token behind a cache, head included, in an untrained mixture of the preset's shape."""
+    """Median seconds of one token of the engine in an untrained mixture of the preset's shape, prompt included."""
     import torch
     from _timing import medians, take_turns
+    from generate_ways.measure import engine
+    from generate_ways.models import START, build_model, build_shape
 
-    from nano_think.models.checkpoint import ModelShape, build_mixture
     from nano_think.stages.pipeline import load
 
-    config = load(preset)
-    experts = {name: getattr(config.experts, name) for name in config.members}
-    shape = ModelShape(
-        width=config.space.width, vocabulary=config.tokenizer.vocab_size, window=config.space.window, start_token=0,
-        router=config.router.model, experts=experts,
-    )  # fmt: skip
-    model = build_mixture(shape).eval()
-    tokens = min(32, shape.window)
-
-    @torch.inference_mode()
-    def steps() -> None:
-        cache = model.start(1, shape.window)
-        for _ in range(tokens):
-            model.head.logits(model.extend(torch.tensor([[1]]), cache).hidden[0, -1])
-
-    return medians(take_turns({"decode": steps}, rounds))["decode"] / tokens
+    shape = build_shape(preset, load(preset).tokenizer.vocab_size)
+    torch.manual_seed(0)
+    way = engine(build_model(shape), shape.window, (START,), TOKENS)
+    return medians(take_turns({"decode": way}, rounds))["decode"] / TOKENS
 
 
 if __name__ == "__main__":

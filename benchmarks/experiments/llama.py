@@ -14,6 +14,7 @@ import json
 import math
 import tempfile
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tables import figure, markdown, short, told
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
-from nano_think.core.config import read_yaml
+from nano_think.core.config import read_yaml, to_dict
 from nano_think.core.device import without_numbers
 from nano_think.core.files import write_json
 from nano_think.core.rng import branch
@@ -106,12 +107,18 @@ class Comparison:
 
     def measured(self, name: str, table: str) -> dict[str, Any]:
         """Nats by test document, parameters, tokens and seconds of one training; trains it if that is not done."""
-        preset = self.wanted.settings.stem if self.wanted.settings else self.wanted.preset
-        place = self.wanted.root / "llama" / f"{name}-{table}-{preset}-{self.wanted.tokens}-{self.seed}.json"
+        place = self.wanted.root / "llama" / f"{name}-{table}-{self._settings()}-{self.seed}.json"
         if not place.is_file():
             place.parent.mkdir(parents=True, exist_ok=True)
             write_json(place, self._train(name, table))
         return json.loads(place.read_text())
+
+    def _settings(self) -> str:
+        """A digest of all that a result depends on but its name and seed."""
+        wanted = self.wanted
+        said = {"job": to_dict(self.job), "table": self.made["embedding"].digest, "text": self.tokens.digest}
+        said |= {"tokens": wanted.tokens, "fit": wanted.fit_tokens, "test": wanted.test_tokens}
+        return sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def _train(self, name: str, table: str) -> dict[str, Any]:
         print(f"seed {self.seed}, {name}, {table} table: trains", flush=True)
