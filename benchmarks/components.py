@@ -27,6 +27,8 @@ PARTS = ("psyche", "digits", "state_memory", "self_model", "energy", "concepts",
 # Student's t that 2.5% lie above, by degrees of freedom.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 MOST_COST = 0.003
+# Of training, where it is not 200,000.
+TOKENS = {"digits": 3_000_000, "state_memory": 2_500_000, "body": 400_000, "latents": 600_000}
 
 
 def main() -> int:
@@ -70,7 +72,7 @@ def run(part: str, seed: int, wanted: argparse.Namespace, root: Path) -> dict[st
     from nano_think.stages.chat_pipeline import load_chat_config
 
     ground = None if part == "digits" else lay(load_chat_config(wanted.preset), root)
-    tokens = wanted.tokens or {"digits": 3_000_000, "state_memory": 2_500_000, "body": 400_000}.get(part, 200_000)
+    tokens = wanted.tokens or TOKENS.get(part, 200_000)
     started = time.process_time()
     found = import_module(f"component_ways.{part}").measure(ground, seed, tokens)
     about = {"part": part, "seed": seed, "tokens": tokens}
