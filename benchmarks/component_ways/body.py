@@ -30,7 +30,8 @@ def measure(ground: Ground, seed: int, tokens: int) -> dict[str, Any]:
         "metric": "bits per byte from the beginning, with a psyche", "better": "lower", "value": rates["whole"],
         "null": "a plain body of its size", "null_value": rates["plain"],
         "parameters": size(whole) / size(plain) - 1, "flops": flops["whole"] / flops["plain"] - 1,
-        "bits_per_byte": rates["whole"] / rates["plain"] - 1, "more": {"sizes": [size(whole), size(plain)]},
+        "bits_per_byte": rates["whole"] / rates["plain"] - 1, "asks_for_no_gain": True,
+        "more": {"sizes": [size(whole), size(plain)]},
     }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """The psyche: does turning the superego up break the rule less often, for less than a temperature does it?
 
-The rule: no run of three tokens twice in a text. Null: the temperature, of six, that breaks it least among those that
-cost at most 3% bits per byte; and for the language, one plain adapter of the three modes' parameters. The modes are
-trained on plain text, in which all that is said is learned, so id and ego differ by their draws of windows alone.
+The rule: no run of three tokens twice in a text. Null: of the temperatures that cost at most 3% bits per byte and a
+prompt that asks for it, whichever breaks it least; and for the language, one plain adapter of the three modes'
+parameters. The modes are trained on plain text, in which all that is said is learned, so id and ego differ by their
+draws of windows alone.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from nano_think.parts import Dials
 from nano_think.parts.psyche import PsycheConfig
 
 TURNS = (-4.0, -2.0, 0.0, 2.0, 4.0)
-TEMPERATURES = (0.7, 0.85, 1.0, 1.1, 1.2, 1.35)
+TEMPERATURES = (1.0, 1.1, 1.2, 1.25, 1.3, 1.35)
+ASKED = "Never say the same words twice. Every word of this text is new.\n\n"
 TEXTS, PROMPT, LENGTH, RULE, MOST_COST = 96, 16, 80, 3, 1.03
 
 
@@ -40,40 +42,56 @@ def measure(ground: Ground, seed: int, tokens: int) -> dict[str, Any]:
         dials = {"superego": turn}
         rate = bits_per_byte(model, documents, ground.window, dials)
         doses[turn] = {"broken": broken(write(model, documents, seed, dials)), "bits_per_byte": rate}
-    heats = {}
-    for temperature in TEMPERATURES:
-        rate = bits_per_byte(taught["off"], documents, ground.window, temperature=temperature)
-        heats[temperature] = {
-            "broken": broken(write(taught["off"], documents, seed, {}, temperature)),
-            "bits_per_byte": rate,
-        }
+    heats = by_temperature(taught["off"], documents, ground.window, seed)
+    told = ground.tokenizer().encode(ASKED)
+    asked = broken(write(taught["off"], documents, seed, {}, told=told))
     cheap = [one for one in heats.values() if one["bits_per_byte"] <= MOST_COST * heats[1.0]["bits_per_byte"]]
     id_text = write(model, documents, seed, {"id": 4.0})
     return {
         "metric": "rule broken at superego +4, relative to 0", "better": "lower",
         "value": doses[4.0]["broken"] / doses[0.0]["broken"],
-        "null": "best temperature for at most 3% bits per byte",
-        "null_value": min(one["broken"] for one in cheap) / heats[1.0]["broken"],
+        "null": "best temperature for at most 3% bits per byte, or a prompt",
+        "null_value": min(asked, *(one["broken"] for one in cheap)) / heats[1.0]["broken"],
         "parameters": count_parameters(model.parts["psyche"]) / count_parameters(taught["off"]),
         "flops": trained["on"] / trained["off"] - 1,
         "bits_per_byte": rates["on"] / rates["off"] - 1,
         "more": {
             "bits_per_byte": rates, "against_plain_adapter": rates["on"] / rates["null"] - 1, "doses": doses,
-            "temperatures": heats, "cost_at_4": doses[4.0]["bits_per_byte"] / doses[0.0]["bits_per_byte"] - 1,
+            "temperatures": heats, "prompt": asked,
+            "cost_at_4": doses[4.0]["bits_per_byte"] / doses[0.0]["bits_per_byte"] - 1,
             "distinct_pairs": {"id +4": distinct(id_text), "0": distinct(write(model, documents, seed, {}))},
             "domains": specialisation(model, documents, ground.window),
         },
     }  # fmt: skip
 
 
+def by_temperature(model: Chat, documents: Sequence[Document], window: int, seed: int) -> dict[float, dict[str, float]]:
+    """The share of draws that break the rule, and the bits per byte, at each temperature."""
+    return {
+        temperature: {
+            "broken": broken(write(model, documents, seed, {}, temperature)),
+            "bits_per_byte": bits_per_byte(model, documents, window, temperature=temperature),
+        }
+        for temperature in TEMPERATURES
+    }
+
+
 @torch.no_grad()
-def write(model: Chat, documents: Sequence[Document], seed: int, dials: Dials, temperature: float = 1.0) -> Tensor:
-    """Texts, (N, S): the beginnings of documents, one after the other, and what the model draws behind them."""
+def write(
+    model: Chat, documents: Sequence[Document], seed: int, dials: Dials, temperature: float = 1.0,
+    told: Sequence[int] = (),
+) -> Tensor:  # fmt: skip
+    """Texts, (N, S): the beginnings of documents, one after the other, and what the model draws behind them.
+
+    told: what the model reads behind the start token of each, before the rest of it, and what is not part of the text.
+    """
     dice = torch.Generator().manual_seed(seed)
     begun = [one.tokens[:PROMPT] for one in documents if len(one.tokens) > PROMPT]
     text_NS = torch.from_numpy(np.stack([begun[n % len(begun)] for n in range(TEXTS)]))
-    cache = start_steered(model, TEXTS, PROMPT + LENGTH, dials)
-    routed, start = model.extend(text_NS, cache), torch.tensor([model.start_token])
+    told_NS = torch.tensor(told, dtype=text_NS.dtype).expand(TEXTS, -1)
+    cache = start_steered(model, TEXTS, len(told) + PROMPT + LENGTH, dials)
+    routed = model.extend(torch.cat([text_NS[:, :1], told_NS, text_NS[:, 1:]], dim=1), cache)
+    start = torch.tensor([model.start_token])
     for _ in range(LENGTH):
         logits_NV = model.logits(routed.last())[:, 0].index_fill(1, start, float("-inf")) / temperature
         token_N1 = torch.multinomial(logits_NV.softmax(-1), 1, generator=dice)

@@ -28,6 +28,8 @@ CASES = {
     "too few": ([{}], "0.500 |", "| off: does not beat its null beyond doubt |"),
     "the wrong way": ([{"better": "higher", "value": v} for v in (0.50, 0.51, 0.52)], "", "| off: does not beat"),
     "dear": ([{"value": v, "bits_per_byte": 0.004} for v in (0.50, 0.51, 0.52)], "+0.40%", "| off: may cost more"),
+    "as good": ([{"asks_for_no_gain": True, "bits_per_byte": c} for c in (0.001, 0.0011)], "", "| as good: within"),
+    "may be worse": ([{"asks_for_no_gain": True, "bits_per_byte": c} for c in (0.001, 0.002)], "", "| may be worse"),
     "cost unknown": ([{"value": v, "bits_per_byte": None} for v in (0.5, 0.51, 0.52)], "not measured", ": off |"),
 }  # fmt: skip
 
