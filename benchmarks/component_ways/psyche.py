@@ -3,7 +3,7 @@
 The rule: no run of three tokens twice in a text. Null: of the temperatures that cost at most 3% bits per byte and a
 prompt that asks for it, whichever breaks it least; and for the language, one plain adapter of the three modes'
 parameters. The modes are trained on plain text, in which all that is said is learned, so id and ego differ by their
-draws of windows alone.
+draws of windows alone. Pressure, severity and rate were chosen by seed 1 (docs/LOG.md).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from nano_think.parts.psyche import PsycheConfig
 TURNS = (-4.0, -2.0, 0.0, 2.0, 4.0)
 TEMPERATURES = (1.0, 1.1, 1.2, 1.25, 1.3, 1.35)
 ASKED = "Never say the same words twice. Every word of this text is new.\n\n"
-TEXTS, PROMPT, LENGTH, RULE, MOST_COST = 96, 16, 80, 3, 1.03
+TEXTS, PROMPT, LENGTH, RULE, MOST_COST = 192, 16, 80, 3, 1.03
 
 
 def measure(ground: Ground, seed: int, tokens: int) -> dict[str, Any]:
@@ -31,11 +31,11 @@ def measure(ground: Ground, seed: int, tokens: int) -> dict[str, Any]:
     taught, trained = {}, {}
     for name, part in {
         "off": None,
-        "on": PsycheConfig(rule=RULE),
+        "on": PsycheConfig(rule=RULE, pressure=1.0, severity=100.0),
         "null": PsycheConfig(kind="static", pressure=0.0),
     }.items():
         taught[name], _ = ground.chat(seed, {"psyche": part} if part else {})
-        trained[name] = teach(taught[name], text_windows(ground, seed), tokens, seed)
+        trained[name] = teach(taught[name], text_windows(ground, seed), tokens, seed, rate=1.0)
     rates = {name: bits_per_byte(model, documents, ground.window) for name, model in taught.items()}
     model, doses = taught["on"], {}
     for turn in TURNS:
