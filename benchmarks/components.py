@@ -143,14 +143,14 @@ def judge(run: dict[str, Any], gain: tuple[float, float, float], cost: tuple[flo
 
 
 def verdict(better: str, gain: tuple[float, float, float], cost: tuple[float, float, float] | None) -> str:
-    """On where the gain is beyond doubt and the cost below 0.3% without doubt; else off, and why."""
+    """On only where the gain is beyond doubt and the cost below 0.3% without doubt; else off, and why."""
     _, low, high = gain
     beats = low > 0 if better == "higher" else high < 0
     if not beats:
         return "off: does not beat its null beyond doubt"
     if cost is None:
         return "beats its null; its cost on text is not measured: off"
-    return "on" if cost[2] <= MOST_COST else "off: may cost more than 0.3% bits per byte"
+    return "may be on" if cost[2] <= MOST_COST else "off: may cost more than 0.3% bits per byte"
 
 
 if __name__ == "__main__":

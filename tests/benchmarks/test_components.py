@@ -24,7 +24,7 @@ def table_of(tmp_path: Path, runs: list[dict]) -> str:
 
 
 CASES = {
-    "beyond doubt": ([{"value": v} for v in (0.50, 0.51, 0.52)], "0.510 [0.485, 0.535]", "| on |"),
+    "beyond doubt": ([{"value": v} for v in (0.50, 0.51, 0.52)], "0.510 [0.485, 0.535]", "| may be on |"),
     "too few": ([{}], "0.500 |", "| off: does not beat its null beyond doubt |"),
     "the wrong way": ([{"better": "higher", "value": v} for v in (0.50, 0.51, 0.52)], "", "| off: does not beat"),
     "dear": ([{"value": v, "bits_per_byte": 0.004} for v in (0.50, 0.51, 0.52)], "+0.40%", "| off: may cost more"),
