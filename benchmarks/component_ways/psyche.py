@@ -31,7 +31,7 @@ def measure(ground: Ground, seed: int, tokens: int) -> dict[str, Any]:
     taught, trained = {}, {}
     for name, part in {
         "off": None,
-        "on": PsycheConfig(rule=RULE, pressure=1.0, severity=100.0),
+        "on": PsycheConfig(rule=RULE, pressure=1.0, severity=30.0),
         "null": PsycheConfig(kind="static", pressure=0.0),
     }.items():
         taught[name], _ = ground.chat(seed, {"psyche": part} if part else {})
