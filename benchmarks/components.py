@@ -28,7 +28,7 @@ PARTS = ("psyche", "digits", "state_memory", "self_model", "energy", "concepts",
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 MOST_COST = 0.003
 # Of training, where it is not 200,000.
-TOKENS = {"digits": 3_000_000, "state_memory": 2_500_000, "body": 400_000, "latents": 600_000}
+TOKENS = {"digits": 3_000_000, "state_memory": 2_500_000, "body": 400_000, "latents": 600_000, "energy": 600_000}
 
 
 def main() -> int:
