@@ -3,7 +3,8 @@
 The rule: no run of three tokens twice in a text. Null: of the temperatures that cost at most 3% bits per byte and a
 prompt that asks for it, whichever breaks it least; and for the language, one plain adapter of the three modes'
 parameters. The modes are trained on plain text, in which all that is said is learned, so id and ego differ by their
-draws of windows alone. Pressure, severity and rate were chosen by seed 1 (docs/LOG.md).
+draws of windows alone. Turned up by 4 a mode goes twice as far as it has learned. Pressure, severity, rate and that
+were chosen by seed 1 (docs/LOG.md).
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ def measure(ground: Ground, seed: int, tokens: int) -> dict[str, Any]:
     taught, trained = {}, {}
     for name, part in {
         "off": None,
-        "on": PsycheConfig(rule=RULE, pressure=1.0, severity=30.0),
+        "on": PsycheConfig(rule=RULE, pressure=1.0, severity=30.0, beyond=0.25),
         "null": PsycheConfig(kind="static", pressure=0.0),
     }.items():
         taught[name], _ = ground.chat(seed, {"psyche": part} if part else {})

@@ -40,12 +40,16 @@ class PsycheConfig(PartConfig):
     """The superego's rule: no run of this many tokens twice in a document (tokens)."""
     severity: float = 1.0
     """Weight of the rule beside the superego's next-token loss (a factor)."""
+    beyond: float = 0.0
+    """How much further than it has learned a mode goes that is turned up: its change is made larger by this share for
+    each nat of its dial above 0 (1 / nat)."""
 
     def __post_init__(self) -> None:
         if self.rank < 0 or self.rule < 2:
             raise ValueError(f"rank and rule: wanted at least 0 and 2, got {self.rank} and {self.rule}")
-        if not (self.pressure >= 0 and self.severity >= 0):
-            raise ValueError(f"pressure and severity: wanted 0 or more, got {self.pressure} and {self.severity}")
+        if not all(share >= 0 for share in (self.pressure, self.severity, self.beyond)):
+            got = f"{self.pressure}, {self.severity} and {self.beyond}"
+            raise ValueError(f"pressure, severity and beyond: wanted 0 or more, got {got}")
 
 
 @PARTS.register("psyche")
@@ -53,7 +57,8 @@ class Psyche(Part):
     """h' = h + sum_m w_m A_m(h), A_m(h) = V_m a + (f_m . a) h with a = SiLU(U_m RMSNorm(h)); w = softmax(r(h) + s).
 
     V and f are 0 at first. f lets a mode speak more firmly or less, as a temperature of its own at each token would. r
-    is the `Blend`'s, and s are the dials: +4 on one mode gives it at least 0.96 of an even psyche.
+    is the `Blend`'s, and s are the dials: +4 on one mode gives it at least 0.96 of an even psyche. With `beyond` a mode
+    that is turned up also goes on in its direction: (1 + beyond s_m) A_m takes the place of A_m in the sum.
     """
 
     Config = PsycheConfig
@@ -72,7 +77,7 @@ class Psyche(Part):
         change_BTKD = self._changes(said.hidden)
         steer_1K = as_steering(dials, said.hidden.device)[None]
         weights_BTK = self.blend.weights(said.hidden, change_BTKD, documents_BT, steer_BK=steer_1K)
-        return self._blended(said.hidden, weights_BTK, change_BTKD)
+        return self._blended(said.hidden, weights_BTK, self._further(change_BTKD, steer_1K[:, None]))
 
     def start(self, batch: int, device: torch.device | str) -> "PsycheCache":
         return PsycheCache(RunningMean(), torch.zeros(batch, len(MODES), device=device))
@@ -83,7 +88,7 @@ class Psyche(Part):
     def extend_speak(self, said: Voices, span: Span, cache: "PsycheCache") -> Voices:
         change_BTKD = self._changes(said.hidden)
         weights_BTK = self.blend.extend(said.hidden, change_BTKD, span, cache.mean, cache.steer_BK)
-        return self._blended(said.hidden, weights_BTK, change_BTKD)
+        return self._blended(said.hidden, weights_BTK, self._further(change_BTKD, cache.steer_BK[:, None]))
 
     def advance_speak(self, said: Voices, rows: Rows, cache: "PsycheCache") -> Voices:
         h_RD = said.hidden
@@ -92,7 +97,9 @@ class Psyche(Part):
             a_RI = silu(linear_rows(h_RD, up.weight, self.norm))  # type: ignore[arg-type]
             changes.append(linear_rows(a_RI, down.weight) + linear_rows(a_RI, firm.weight) * h_RD)  # type: ignore[arg-type]
         change_RKD = torch.stack(changes, dim=1)
-        weights_RK = self.blend.advance(h_RD, change_RKD, rows, cache.mean, cache.steer_BK[rows.slot_R])
+        steer_RK = cache.steer_BK[rows.slot_R]
+        weights_RK = self.blend.advance(h_RD, change_RKD, rows, cache.mean, steer_RK)
+        change_RKD = self._further(change_RKD, steer_RK)
         hidden_RD = h_RD + self.blend.fuse_rows(weights_RK, change_RKD)
         return Voices(hidden_RD, weights_RK, h_RD[:, None] + change_RKD)
 
@@ -135,6 +142,12 @@ class Psyche(Part):
         """A_m(h), (B, T, D), of the normalised h."""
         a_BTI = silu(self.up[mode](n_BTD))
         return self.down[mode](a_BTI) + self.firm[mode](a_BTI) * h_BTD
+
+    def _further(self, change: Tensor, steer: Tensor) -> Tensor:
+        """Changes (..., K, D) under dials (..., K): those of modes that are turned up go on in their direction."""
+        if not self.config.beyond:
+            return change
+        return change * (1 + self.config.beyond * steer.clamp_min(0))[..., None].to(change.dtype)
 
     def _blended(self, h_BTD: Tensor, weights_BTK: Tensor, change_BTKD: Tensor) -> Voices:
         hidden_BTD = h_BTD + weighted_sum(weights_BTK, change_BTKD)

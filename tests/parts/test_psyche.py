@@ -31,8 +31,20 @@ def test_a_mode_that_is_turned_up_speaks_alone():
 
 
 @torch.no_grad()
-def test_a_cache_is_steered_as_the_whole_text_is():
-    model, tokens_BT, dials = tiny_chat(parts=["psyche"]), draw_tokens(2, 12), {"id": 2.0, "ego": -1.0}
+def test_a_mode_that_is_turned_up_goes_on_in_its_direction():
+    tokens_BT, dials = draw_tokens(2, 12), {"ego": -20.0, "superego": 20.0}
+    body_BTD = tiny_chat()(tokens_BT).hidden
+    learned_BTD, further_BTD = (
+        tiny_chat(parts=["psyche"], beyond=share)(tokens_BT, dials).hidden - body_BTD for share in (0.0, 0.1)
+    )
+    torch.testing.assert_close(further_BTD, 3 * learned_BTD, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beyond", [0.0, 0.5])
+def test_a_cache_is_steered_as_the_whole_text_is(beyond: float):
+    model, tokens_BT = tiny_chat(parts=["psyche"], beyond=beyond), draw_tokens(2, 12)
+    dials = {"id": 2.0, "ego": -1.0}
     cache = start_steered(model, 2, 12, dials)
     got = torch.cat([model.extend(part, cache).hidden for part in tokens_BT.split([5, 1, 6], 1)], dim=1)
     torch.testing.assert_close(got, model(tokens_BT, dials).hidden, atol=1e-5, rtol=1e-5)
@@ -49,9 +61,10 @@ def answers(engine: Engine, requests: list[Request]) -> list[list[int]]:
     return [said.get(one, []) for one in ids]
 
 
-def test_requests_beside_each_other_are_steered_apart():
+@pytest.mark.parametrize("beyond", [0.0, 0.5])
+def test_requests_beside_each_other_are_steered_apart(beyond: float):
     """Each is answered as alone, also when its context has moved on and is read again."""
-    model = tiny_chat(parts=["psyche"])
+    model = tiny_chat(parts=["psyche"], beyond=beyond)
     requests = [
         Request(prompt=(START, 3, 4), max_new_tokens=40, sampling=GREEDY, psyche=dials)
         for dials in ({"id": 9.0}, {}, {"superego": 9.0})
