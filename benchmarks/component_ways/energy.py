@@ -1,7 +1,7 @@
 """The energy head: does it tell the model's own writing from what was written?
 
-Metric: AUROC of the energy of 16 tokens, of texts against the model's own draws behind the same 64 tokens. Null: the
-mean log-probability that the model gives the 16 tokens, whichever way round it tells them apart better. Both models
+Metric: AUROC of the energy of 64 tokens, of texts against the model's own draws behind the same 64 tokens. Null: the
+mean log-probability that the model gives the 64 tokens, whichever way round it tells them apart better. Both models
 learn at the base's whole rates: the head is made from nothing.
 """
 
@@ -19,7 +19,7 @@ TEXTS, BEFORE = 512, 64
 
 
 def measure(ground: Ground, seed: int, tokens: int) -> dict[str, Any]:
-    config, taught, trained = EnergyConfig(), {}, {}
+    config, taught, trained = EnergyConfig(length=64), {}, {}
     for name in ("off", "on"):
         taught[name], _ = ground.chat(seed, {"energy": config} if name == "on" else {})
         trained[name] = teach(taught[name], text_windows(ground, seed), tokens, seed, rate=1.0)
