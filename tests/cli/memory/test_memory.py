@@ -60,6 +60,35 @@ def test_forget_erases_a_document(root, say):
     assert TEXTS[0] in say("memory", "export", "--namespace", "alice", "--root", root).out
 
 
+def test_forget_erases_a_document_of_one_model_alone(root, say, model):
+    """Each model's memory numbers its own: document 1 of the other is another conversation."""
+    other = make_model(root, 2)
+    say_to(root, other, "alice", ["what the other model was told", TEXTS[0]])
+    forget = ("memory", "forget", "--namespace", "alice", "--document", 1, "--root", root)
+
+    def kept() -> list[tuple[str, int]]:
+        rows = say("memory", "export", "--namespace", "alice", "--root", root).out.splitlines()
+        return sorted((row["model"], row["document"]) for row in map(json.loads, rows))
+
+    everything = sorted((one.digest, number) for one in (model, other) for number in (0, 1))
+    refused = say(*forget)
+    assert refused.code == 2 and refused.err.count("\n") == 1 and kept() == everything
+    assert all(word in refused.err for word in ("--model", model.digest[:12], other.digest[:12]))
+    assert say(*forget, "--model", "no-such").code == 2 and kept() == everything
+    assert say(*forget, "--model", model.digest[:12]).code == 0
+    assert kept() == sorted([(model.digest, 0), (other.digest, 0), (other.digest, 1)])
+    assert say(*forget, "--model", "latest").code == 0
+    assert kept() == sorted([(model.digest, 0), (other.digest, 0)])
+
+
+def test_forget_all_of_one_model_leaves_the_others(root, say, model):
+    other = make_model(root, 2)
+    kept = say_to(root, other, "alice", TEXTS[:1])
+    forget = ("memory", "forget", "--namespace", "alice", "--all", "--root", root)
+    assert say(*forget, "--model", model.path).code == 0
+    assert [log.parent for log in root.glob(f"memory/*/alice/{LOG}")] == [kept]
+
+
 def test_forget_all_leaves_no_file_and_no_name(root, say):
     """Also of a memory that is damaged; the others stay."""
     (log,) = root.glob(f"memory/*/alice/{LOG}")
