@@ -120,8 +120,11 @@ def _runs(turns: list[Turn]) -> list[list[Turn]]:
 def erase(folder: Path) -> None:
     """Remove a memory with all its files, damaged or not, while nobody writes to it."""
     with lock(folder / LOCK, f"memory '{folder.name}'"):
-        for path in folder.iterdir():
-            path.unlink()
+        copies = [path for path in folder.iterdir() if path.name not in (LOG, LOCK)]
+        # The log after all copies of it: a memory that was half erased is found again by its log. The lock last: once
+        # its name is free, another writer may begin, and what it writes is its own.
+        for path in (*copies, folder / LOG, folder / LOCK):
+            path.unlink(missing_ok=True)
         sync(folder)
     with contextlib.suppress(OSError):
         folder.rmdir()

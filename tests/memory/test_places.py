@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nano_think.core.errors import ArtifactError, UsageError
-from nano_think.memory.conversation import Conversations
-from nano_think.memory.journal import Owner
+from nano_think.core.errors import ArtifactError, LockedError, UsageError
+from nano_think.memory.conversation import LOCK, Conversations
+from nano_think.memory.journal import LOG, Owner
 from nano_think.memory.places import encode_again, erase, find, place, places
 from tests.memory.conversations import OWNER, WIDTH, keys, open_memory, remember
 
@@ -63,6 +63,29 @@ def test_the_models_own_memory_comes_first(tmp_path: Path):
 def test_names_that_could_lead_elsewhere_are_refused(name: str, tmp_path: Path):
     with pytest.raises(UsageError, match="namespace"):
         place(tmp_path, "m", name)
+
+
+def test_nobody_else_writes_before_all_is_erased(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """While any file of a memory is left, a writer is refused: what it would write, the eraser would remove."""
+    with open_memory(tmp_path) as memory:
+        remember(memory, 0)
+    (memory.folder / "a file").touch()
+    unlink, left = Path.unlink, []
+
+    def unlink_and_try(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        if path.name != LOCK and path.parent == memory.folder:
+            with pytest.raises(LockedError):
+                open_memory(tmp_path)
+            left.append(path.name)
+
+    # In whatever order the folder lists its files, the lock first among them.
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: sorted(listed(folder), key=lambda path: path.name != LOCK))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink_and_try)
+        erase(memory.folder)
+    assert left[-1] == LOG and "a file" in left and not memory.folder.exists()
 
 
 def test_what_is_erased_can_be_written_anew(tmp_path: Path):
