@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nano_think.core.errors import UsageError
+from nano_think.core.errors import StorageError, UsageError
 from nano_think.core.files import lock
 from nano_think.memory import snapshot
 from nano_think.memory.entries import Entries
@@ -49,9 +49,9 @@ class Conversations:
     Threads may share one: appends follow each other, searches wait neither for the disk nor for an index that is
     trained anew. With `write` it holds the folder's lock until `close`; without, it sees what was there, and more after
     `refresh`. Of more than `limit` entries the oldest turns go: the newest are what a conversation is likely to come
-    back to, and an order of use would make every search a write. `told` says what was found amiss and mended; `users`
-    counts who works with it, and would miss it if it were closed. `kept` is what a model that remembers keeps of it
-    (`inference/carrying.py`).
+    back to, and an order of use would make every search a write. `told` says what was found amiss, and mended or put
+    off; `users` counts who works with it, and would miss it if it were closed. `kept` is what a model that remembers
+    keeps of it (`inference/carrying.py`).
     """
 
     def __init__(self, folder: Path, owner: Owner, *, write: bool = False, limit: int = LIMIT):
@@ -116,7 +116,7 @@ class Conversations:
         and the key behind each of the first T. Returns the clock; then they are on the disk and are found.
 
         Raises `StorageError` when the disk refuses: what was not acknowledged is then not remembered, or (of more than
-        512 tokens) only its first ones.
+        512 tokens) only its first ones. A snapshot or an eviction that it refuses is told, and tried again later.
         """
         tokens_N, T = np.asarray(tokens, dtype=np.int64), len(key_TD)
         assert len(tokens_N) == T + 1 and key_TD.shape[1:] == (self.owner.width,), (len(tokens_N), key_TD.shape)
@@ -125,7 +125,7 @@ class Conversations:
                 end = min(start + TURN_TOKENS, T)
                 self._append(document, tokens_N[start : end + 1], key_TD[start:end], first + start)
             if len(self) > self.limit:
-                self._evict()
+                self._put_off(self._evict)
             return self.clock
 
     def _append(self, document: int, tokens_N: np.ndarray, key_TD: np.ndarray, first: int) -> None:
@@ -154,7 +154,15 @@ class Conversations:
         with self._guard:
             self._store = larger
         if self.write:
-            self.snapshot()
+            self._put_off(self.snapshot)
+
+    def _put_off(self, work: Callable[[], object]) -> None:
+        """Do what no turn depends on; where the disk refuses, that is told once, and nobody's turn fails of it."""
+        try:
+            work()
+        except (StorageError, OSError) as error:
+            if str(error) not in self.told:
+                self.told.append(str(error))
 
     def search(self, query_QD: np.ndarray, k: int, before: int | None = None) -> Found:
         """The k nearest entries of each query; only those with time < `before`, if given."""
@@ -231,7 +239,7 @@ class Conversations:
     def close(self) -> None:
         with self._writing:
             if self.write:
-                self.snapshot()
+                self._put_off(self.snapshot)
             self.write = False
             self._journal.stop_writing()
             self._held.close()

@@ -1,5 +1,6 @@
 """A conversation's memory: what is acknowledged is found, in order of time, by threads, readers and later processes."""
 
+import errno
 import threading
 import time
 from pathlib import Path
@@ -71,6 +72,36 @@ def test_keys_that_are_not_finite_are_refused_and_leave_nothing(tmp_path: Path):
         with pytest.raises(ArtifactError, match="not finite"):
             memory.append(1, [1, 2], np.full((1, WIDTH), np.nan, dtype=np.float32))
         assert len(memory) == 3 == len(open_memory(tmp_path, write=False))
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_snapshot_that_the_disk_refuses_loses_no_piece_of_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is only a copy: the turn is remembered whole, the refusal is told once, and closing gives the memory free."""
+    monkeypatch.setattr(conversation_module, "TURN_TOKENS", 4)
+    monkeypatch.setattr(index_module, "FLAT_UP_TO", 5)
+    with monkeypatch.context() as full:
+        full.setattr(snapshot, "save", refuse)
+        with open_memory(tmp_path) as memory:
+            assert memory.append(0, range(31), keys(30)) == 30
+            assert tokens_of(memory) == list(range(30)) and memory.search(keys(30)[29:], 1).value[0, 0] == 30
+    (told,) = memory.told
+    assert snapshot.LISTS in told and "no space left" in told
+    with open_memory(tmp_path) as again:
+        assert tokens_of(again) == list(range(30))
+
+
+def test_what_is_too_much_stays_until_the_disk_lets_it_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with open_memory(tmp_path, limit=512) as memory:
+        remember(memory, 0, rows=512)
+        with monkeypatch.context() as full:
+            full.setattr("nano_think.memory.journal.Journal._publish", refuse)
+            assert remember(memory, 1) == 515 and remember(memory, 2) == 518
+        assert len(memory) == 518 and len(memory.told) == 1
+        assert remember(memory, 3) == 521
+        assert tokens_of(memory) == [n for turn in (1000, 2000, 3000) for n in range(turn, turn + 3)]
 
 
 def test_one_writer_and_readers_beside_it(tmp_path: Path):
