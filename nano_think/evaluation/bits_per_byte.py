@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from nano_think.core.errors import InputError
@@ -12,7 +13,6 @@ from nano_think.evaluation.memories import Memories, score_memories
 from nano_think.evaluation.reading import Document, Reading, read
 from nano_think.evaluation.scorers import CALIBRATED, Controls
 from nano_think.evaluation.scratch import score_scratch
-from nano_think.memory.store import VectorStore
 from nano_think.models.chat import Model
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def score(
     import pandas as pd
 
     frames = []
-    control = memories.store.shuffled(seed) if memories else None
+    control_S = memories.store.shuffled_values(seed) if memories else None
     for reading in read(model, documents, window, controls):
-        more = _with_memories(reading, memories, control, window, seed) if memories and control is not None else {}
+        more = _with_memories(reading, memories, control_S, window, seed) if memories and control_S is not None else {}
         frames.append(_by_document(reading, reading.nats | more, model.names))
         note(len(reading.target))
         watch(reading)
@@ -53,15 +53,15 @@ def score(
 
 
 def _with_memories(
-    reading: Reading, memories: Memories, control: VectorStore, window: int, seed: int
+    reading: Reading, memories: Memories, control_S: np.ndarray, window: int, seed: int
 ) -> dict[str, torch.Tensor]:
     """The mixture's nats with each memory, plain and, where the mixture is calibrated, with the same gates on top of
     that.
     """
-    found = score_memories(reading, memories, control, seed)
+    found = score_memories(reading, memories, control_S, seed)
     if CALIBRATED + "mixture" in reading.nats:
         calibrated = dataclasses.replace(reading, nats={"mixture": reading.nats[CALIBRATED + "mixture"]})
-        more = score_memories(calibrated, memories, control, seed)
+        more = score_memories(calibrated, memories, control_S, seed)
         found |= {CALIBRATED + name: values for name, values in more.items()}
     return found | (score_scratch(reading, memories.reader, window, seed) if memories.reader else {})
 

@@ -59,16 +59,16 @@ def _widen(part_Tk: Tensor, fill: float) -> Tensor:
     return torch.nn.functional.pad(part_Tk, (0, NEIGHBOURS - part_Tk.shape[1]), value=fill)
 
 
-def score_memories(reading: Reading, memories: Memories, control: VectorStore, seed: int) -> dict[str, Tensor]:
-    """Nats of every token with each memory and with its shuffled control, by column name; `control` is the store with
-    its values shuffled.
+def score_memories(reading: Reading, memories: Memories, control_S: np.ndarray, seed: int) -> dict[str, Tensor]:
+    """Nats of every token with each memory and with its shuffled control, by column name; `control_S` are the values
+    of the store's entries, shuffled.
     """
     nats, target = reading.nats["mixture"], reading.target
     # The control has the same keys, so one search serves both.
     similarity, entry = memories.store.find(to_key(reading.hidden).numpy(), NEIGHBOURS)
     persistent, shuffled = (
-        Neighbours(similarity=torch.from_numpy(similarity), value=torch.from_numpy(store.values_of(entry)))
-        for store in (memories.store, control)
+        Neighbours(similarity=torch.from_numpy(similarity), value=torch.from_numpy(memories.store.pick(value_S, entry)))
+        for value_S in (memories.store.entries.value, control_S)
     )
     return {
         "persistent": mixed_nll(nats, target, persistent, memories.persistent),

@@ -80,11 +80,9 @@ class VectorStore:
         picked_Qk[entry_Qk < 0] = none
         return picked_Qk
 
-    def shuffled(self, seed: int) -> "VectorStore":
-        """The same keys with their values dealt out anew: the control that shows whether values matter."""
-        values_S = np.random.default_rng(seed).permutation(self.entries.value)
-        entries = dataclasses.replace(self.entries, value=values_S)
-        return VectorStore(entries, self.model, kind=self.kind, lists=self.index.lists())
+    def shuffled_values(self, seed: int) -> np.ndarray:
+        """The values of all entries dealt out anew, (S): the control that shows whether values matter."""
+        return np.random.default_rng(seed).permutation(self.entries.value)
 
     def save(self, path: Path) -> None:
         with writing(path):

@@ -158,6 +158,17 @@ def test_memories_that_are_off_or_empty_change_no_bit():
     assert (frame["scratch"] == frame["mixture"]).all()
 
 
+def test_shuffled_memory_is_a_store_of_the_shuffled_values(monkeypatch: pytest.MonkeyPatch):
+    """Every figure is that of a whole second store, and no second index is made for it."""
+    model, documents, kept = tiny_mixture(), make_documents(), make_memories(0.3)
+    columns = kept.store.entries
+    control = VectorStore(dataclasses.replace(columns, value=np.random.default_rng(4).permutation(columns.value)))
+    wanted = score(model, documents, 16, dataclasses.replace(kept, store=control))["persistent"]
+    monkeypatch.setattr("nano_think.memory.store.Index", None)
+    frame = score(model, documents, 16, kept, seed=4)
+    assert (frame["persistent_shuffled"] == wanted).all() and (wanted != frame["persistent"]).any()
+
+
 def test_memories_do_not_depend_on_grouping_or_order(monkeypatch: pytest.MonkeyPatch):
     """Scratch memory lives within its document, and blocks of queries are a matter of speed."""
     model, documents, kept = tiny_mixture(), make_documents(), make_memories(0.3)
