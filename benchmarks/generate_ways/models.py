@@ -68,7 +68,7 @@ def build_memories(folder: Path, key_SD: np.ndarray, vocabulary: int) -> Memorie
     entries, width = key_SD.shape
     store = VectorStore(Entries.of(key_SD, np.random.default_rng(1).integers(1, vocabulary, entries)))
     said = Conversations(folder, Owner(model="benchmark", tokenizer="benchmark", width=width), write=True)
-    return Memories(conversations=lambda namespace: said, store=store, gate=Gate(share=0.02))
+    return Memories(conversations=lambda namespace, write: said, store=store, gate=Gate(share=0.02))
 
 
 def keys_like_a_model(entries: int, width: int) -> np.ndarray:

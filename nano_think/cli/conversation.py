@@ -136,7 +136,7 @@ class Conversation:
             self.memory = mode  # type: ignore[assignment]
         elif mode:
             raise UsageError(f"/memory: wanted off, read or read-write, got {mode[:40]!r}")
-        count = len(self.namespaces(self.namespace))
+        count = len(self.namespaces(self.namespace, write=False))
         self.console.print(Text(f"{self.memory}; '{self.namespace}' holds {count:,} entries"))
 
     def _psyche(self, text: str) -> None:

@@ -102,7 +102,7 @@ def _open(wanted: GenerateArguments, held: ExitStack) -> tuple[Engine, Tokenizer
         # FAISS comes with it, for which nobody waits who wants no memory.
         from nano_think.cli.recall import open_memories
 
-        memories = open_memories(wanted.root, artifact, memory, held, write=wanted.memory == "read-write")
+        memories = open_memories(wanted.root, artifact, memory, held)
     drafter = Drafter(model, wanted.draft, wanted.draft_tokens, wanted.draft_steps) if wanted.draft else None
     rows = min(wanted.best_of, 8)
     engine = Engine(

@@ -11,14 +11,14 @@ from nano_think.stages.artifact import Artifact
 from nano_think.stages.recall import memories_of
 
 
-def open_memories(root: Path, model: Artifact, memory: Artifact | None, held: ExitStack, *, write: bool) -> Memories:
+def open_memories(root: Path, model: Artifact, memory: Artifact | None, held: ExitStack) -> Memories:
     """What was read before and what namespaces have said below a root, which is closed with `held`.
 
-    Without `write`, a namespace that has said nothing, or nothing to this model, is an error.
+    To a request that only reads, a namespace that has said nothing, or nothing to this model, is an error.
     """
     owner = owner_of(model)
 
-    def conversations(namespace: str) -> Conversations:
+    def conversations(namespace: str, write: bool) -> Conversations:
         folder = place(root, owner.model, namespace) if write else find(root, owner, namespace)
         return held.enter_context(Conversations(folder, owner, write=write))
 

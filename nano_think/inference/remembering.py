@@ -36,11 +36,12 @@ def keys_of(model: Model, tokens_T: np.ndarray, window: int) -> np.ndarray:
 class Memories:
     """The memories that an engine may use, all of its model.
 
-    `conversations` opens what a namespace has said, or gives what is open; `NanoThinkError` where it cannot. `store` is
-    what was read before all conversations, for everybody. `gate`: how much the neighbours in both count.
+    `conversations` opens what a namespace has said, to be written or only read, or gives what is open; `NanoThinkError`
+    where it cannot. `store` is what was read before all conversations, for everybody. `gate`: how much the neighbours
+    in both count.
     """
 
-    conversations: "Callable[[str], Conversations]"
+    conversations: "Callable[[str, bool], Conversations]"
     store: "VectorStore | None" = None
     gate: Gate = Gate()
 
@@ -59,7 +60,7 @@ class Turn:
 
     def __init__(self, memories: Memories, request: Request, model: Model):
         self._memories, self._writes, self._first = memories, request.memory == "read-write", request.turn
-        self._said = memories.conversations(request.namespace)
+        self._said = memories.conversations(request.namespace, self._writes)
         self._model, self.begun = model, carried(model, self._said)
         self._said.users += 1
         self._before, self._spoken = self._said.clock, len(self._said) > 0

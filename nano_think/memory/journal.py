@@ -65,9 +65,9 @@ class Journal:
             yield from self._read_turns(file)
 
     def read_on(self) -> Iterator[Turn] | None:
-        """The turns that were written since; None when the file was written anew since and is to be read again."""
+        """The turns that were written since; None when the file was written anew or erased and is to be read again."""
         if not self.path.exists():
-            return iter(())
+            return None if self._end else iter(())
         with self.path.open("rb") as file:
             same = self._read_head(file)[0].generation == self.head.generation
             return iter(list(self._read_turns(file))) if same else None

@@ -20,19 +20,19 @@ log = logging.getLogger(__name__)
 class Opens(Protocol):
     """What is used of `Namespaces`."""
 
-    def __call__(self, namespace: str) -> Conversations: ...
+    def __call__(self, namespace: str, write: bool = True) -> Conversations: ...
     def exists(self, namespace: str) -> bool: ...
 
 
 class Recall:
-    """`open` gives the memory of a namespace, for writing; one that was never written is not made by asking for it."""
+    """`open` gives the memory of a namespace; one that was never written is not made by asking for it."""
 
     def __init__(self, open: Opens, tokenizer: Tokenizer):
         self._open, self._tokenizer = open, tokenizer
 
     def show(self, namespace: str) -> dict[str, Any]:
         """The documents (conversations) of a namespace, the newest first, each with the text of its turns."""
-        memory = self._memory(namespace)
+        memory = self._memory(namespace, write=False)
         if memory is None:
             return {"namespace": namespace, "entries": 0, "limit": LIMIT, "documents": []}
         documents: dict[int, list[Turn]] = {}
@@ -43,7 +43,7 @@ class Recall:
 
     def forget(self, namespace: str, document: int | None = None) -> dict[str, Any]:
         """Erase one document, or all of a namespace, from every file; how many entries went."""
-        memory = self._memory(namespace)
+        memory = self._memory(namespace, write=True)
         if memory is not None and not memory.write:
             raise ApiError(503, f"another process writes memory '{namespace}' now; erase it there", code="in_use")
         gone = memory.forget(None if document is None else [document]) if memory is not None else 0
@@ -51,9 +51,9 @@ class Recall:
             raise ApiError(404, f"memory '{namespace}' has no document {document}", code="document_not_found")
         return {"namespace": namespace, "document": document, "entries": gone}
 
-    def _memory(self, namespace: str) -> Conversations | None:
+    def _memory(self, namespace: str, write: bool) -> Conversations | None:
         try:
-            return self._open(namespace) if self._open.exists(namespace) else None
+            return self._open(namespace, write) if self._open.exists(namespace) else None
         except UsageError as error:
             raise ApiError(400, str(error), param="namespace") from None
         except (NanoThinkError, OSError) as error:

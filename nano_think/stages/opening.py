@@ -36,7 +36,7 @@ class Opened:
         return Owner(model=self.artifact.digest, tokenizer=tokenizer, width=self.shape.width)
 
     def engine(
-        self, rows: int, conversations: Callable[[str], Conversations] | None = None, compiled: bool = False
+        self, rows: int, conversations: Callable[[str, bool], Conversations] | None = None, compiled: bool = False
     ) -> Engine:
         """An engine for `rows` requests at once; given the conversations of its namespaces, one that remembers."""
         memories = memories_of(self.memory, conversations) if conversations else None

@@ -9,7 +9,7 @@ from nano_think.stages.artifact import Artifact
 from nano_think.stages.memory import load_memories
 
 
-def memories_of(memory: Artifact | None, conversations: Callable[[str], Conversations]) -> Memories:
+def memories_of(memory: Artifact | None, conversations: Callable[[str, bool], Conversations]) -> Memories:
     """The store of a memory artifact, and how much neighbours count, as it was fitted there, also in conversations.
 
     Without an artifact nothing says how much they should count, and they do not: conversations are remembered alone.

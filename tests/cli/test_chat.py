@@ -38,9 +38,14 @@ class Parrot:
         self.messages = list(messages)
 
 
+def look(namespace, write):
+    assert not write, "to ask for a memory to write makes it and takes its lock"
+    return {"alice": [0] * 7}[namespace]
+
+
 def conversation(talker, **more):
     return Conversation(
-        talker=talker, namespaces=lambda name: [0] * 7, sampling=SamplingConfig(), max_new_tokens=9, memory="read",
+        talker=talker, namespaces=look, sampling=SamplingConfig(), max_new_tokens=9, memory="read",
         namespace="alice", **more,
     )  # fmt: skip
 
@@ -117,6 +122,12 @@ def test_settings_hold_for_the_next_turn(talk):
     talk.take("hi")
     _, _, sampling, memory, *_ = talk.talker.asked[0]
     assert (sampling.temperature, memory) == (0.25, "off")
+
+
+@pytest.mark.parametrize("mode", ["", "off", "read", "read-write"])
+def test_telling_what_is_remembered_only_reads(talk, mode):
+    talk.take(f"/memory {mode}")
+    assert f"{mode or 'read'}; 'alice' holds 7 entries" in talk.printed()
 
 
 def test_a_psyche_is_steered_until_it_is_off(talk):

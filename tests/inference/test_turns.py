@@ -39,7 +39,7 @@ class Opened:
         self.root, self.held = root, held
         self.memories: dict[str, Conversations] = {}
 
-    def __call__(self, namespace: str) -> Conversations:
+    def __call__(self, namespace: str, write: bool = True) -> Conversations:
         if namespace not in self.memories:
             memory = Conversations(place(self.root, OWNER.model, namespace), OWNER, write=True)
             self.memories[namespace] = self.held.enter_context(memory)
@@ -259,6 +259,19 @@ def test_the_longest_known_beginning_is_found(texts: list[list[int]], text: list
         assert text[: len(texts[document])] == texts[document] and len(texts[document]) == known + 1
     else:
         assert not any(n - 1 == known > 0 and n == len(one) for n, one in zip(same, texts, strict=True))
+
+
+def test_a_turn_that_only_reads_makes_no_memory_and_keeps_nobody_from_writing(tmp_path: Path, model: NanoThink):
+    """Of a namespace that was never written nothing is made; one that is there is read without its lock."""
+    mine = Namespaces(tmp_path / "root", OWNER)
+    one = Engine(model, Letters(), 64, memories=Memories(conversations=mine, gate=SHARP))
+    alone = say(one, 3, 4, memory="off")
+    assert say(one, 3, 4, memory="read") == alone and not (tmp_path / "root").exists()
+    with Conversations(place(tmp_path / "root", OWNER.model, "alice"), OWNER, write=True) as said:
+        text = say(Engine(model, Letters(), 64, memories=Memories(conversations=lambda *_: said)), 3, 4, sampling=FREE)
+    assert text != alone and say(one, 3, 4, memory="read") == text
+    assert Conversations(said.folder, OWNER, write=True).write
+    mine.close()
 
 
 def test_a_turn_beside_another_writer_is_answered_read_and_says_that_it_is_not_remembered(

@@ -1,10 +1,12 @@
 """Memories by namespace: opened when wanted, for writing where nobody else writes, and not too many of them."""
 
+import numpy as np
 import pytest
 
 from nano_think.core.errors import UsageError
 from nano_think.memory.journal import Owner
 from nano_think.memory.namespaces import Namespaces
+from nano_think.memory.places import erase
 
 OWNER = Owner(model="m" * 8, tokenizer="t", width=4)
 
@@ -40,6 +42,28 @@ def test_what_another_process_writes_is_read_until_it_leaves(namespaces, tmp_pat
     assert not namespaces("alice").write
     other.close()
     assert namespaces("alice").write
+
+
+def test_what_is_only_read_is_neither_made_nor_locked(namespaces, tmp_path):
+    assert len(namespaces("alice", write=False)) == 0 and not list(tmp_path.iterdir())
+    other = Namespaces(tmp_path, OWNER)
+    written = other("alice")
+    reader = namespaces("alice", write=False)
+    written.append(0, [1, 2], np.eye(1, 4, dtype=np.float32))
+    assert namespaces("alice", write=False) is reader and (len(reader), reader.write) == (1, False)
+    other.close()
+    assert namespaces("alice").write and namespaces("alice", write=False).write
+
+
+def test_what_another_process_erased_is_read_no_more(namespaces, tmp_path):
+    other = Namespaces(tmp_path, OWNER)
+    other("alice").append(0, [1, 2], np.eye(1, 4, dtype=np.float32))
+    other.close()
+    reader = namespaces("alice", write=False)
+    erase(reader.folder)
+    assert len(reader) == 1 and len(namespaces("alice", write=False)) == 0 and not namespaces.exists("alice")
+    reader.refresh()
+    assert len(reader) == 0 and not reader.folder.exists()
 
 
 def test_a_name_that_is_none_is_refused(namespaces):

@@ -73,12 +73,21 @@ def test_names_cannot_leave_their_place(server, name, tmp_path):
 
 
 def test_memory_that_another_process_holds_is_told_without_its_name(serving, memories, tokenizer):
-    def held(namespace):
+    def held(namespace, write):
         raise LockedError("memory 'default': in use by process 1 on a-secret-host")
 
     held.exists = lambda namespace: True
     answer = serving(recall=Recall(held, tokenizer)).client.get("/v1/memory/default")
     assert answer.status_code == 503 and "secret" not in answer.text
+
+
+def test_looking_at_a_memory_keeps_nobody_from_writing_it(server, tokenizer, tmp_path):
+    other = Namespaces(tmp_path, OWNER)
+    remember(other, tokenizer)
+    other.close()
+    assert len(server.client.get("/v1/memory/default").json()["documents"]) == 1
+    assert other("default").write
+    other.close()
 
 
 def test_asking_for_a_namespace_makes_none(server, tmp_path):
