@@ -10,7 +10,7 @@ from nano_think.nn.native import kernels
 from tests.tiny import draw_tokens, tiny_mixture
 
 FORMS = {"chosen": blend_cross_entropy, "plain": blend_cross_entropy_plainly}
-PRECISIONS = (torch.float32, torch.bfloat16)
+PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def draw(rows: int, K: int, words: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:

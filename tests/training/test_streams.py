@@ -146,8 +146,8 @@ def filled(folder: Path, **about) -> tuple[WindowCache, torch.Tensor, list[torch
 def test_what_is_fetched_is_what_was_kept(tmp_path: Path):
     cache, windows, parts = filled(tmp_path)
     found = cache.fetch(windows.flip(0))
-    assert found is not None and [part.dtype for part in found] == [part.dtype for part in parts]
-    assert all(torch.equal(got, part.flip(0)) for got, part in zip(found, parts, strict=True))
+    assert found is not None and [part[0].dtype for part in found] == [part.dtype for part in parts]
+    assert all(torch.equal(torch.stack(got), part.flip(0)) for got, part in zip(found, parts, strict=True))
     later = torch.from_numpy(make_windows().batch(1))
     assert cache.fetch(later) is None and cache.fetch(torch.cat([windows[:1], later[:1]])) is None
 
@@ -157,7 +157,7 @@ def test_half_precision_is_kept_as_it_is(tmp_path: Path):
     cache = WindowCache(tmp_path / "streams", make_windows().distinct(), [part], {})
     cache.keep(windows, [part])
     (found,) = cache.fetch(windows) or ()
-    assert found.dtype == torch.bfloat16 and torch.equal(found, part)
+    assert found[0].dtype == torch.bfloat16 and torch.equal(torch.stack(found), part)
     assert bytes_per_window([part]) == 32  # 15 numbers of 2 bytes, up to a multiple of 8.
 
 
