@@ -216,17 +216,18 @@ def bytes_per_window(parts: Sequence[Tensor]) -> int:
 def why_not(
     windows: Batches, steps: int, row_bytes: int, most_bytes: int, folder: Path, least: float = LEAST_REPEATS
 ) -> str | None:
-    """The reason to compute the experts at every step, or None where keeping what they gave is worth it.
+    """The reason to compute the experts at every step, or None where keeping what they gave in this folder is worth it.
 
     Writing a window's hiddens costs a few per cent of computing them, so that keeping pays as soon as a tenth of the
     windows come again (`least`). It is refused where all windows need more than `most_bytes` or half of what is free on
-    the disk.
+    the disk or filled by the folder itself: a training that goes on decides as it did when it began.
     """
     drawn, repeats = steps * windows.batch_size, windows.repeats(steps)
     distinct = drawn - repeats
     if repeats < least * distinct:
         return f"only {repeats:,} of {drawn:,} windows come a second time"
-    needed, free = distinct * row_bytes, SHARE_OF_FREE * shutil.disk_usage(folder).free
+    there = (folder / ROWS).stat().st_blocks * 512 if (folder / ROWS).exists() else 0
+    needed, free = distinct * row_bytes, SHARE_OF_FREE * (shutil.disk_usage(folder.parent).free + there)
     if needed > most_bytes:
         return f"it would need {format_bytes(needed)}, and {format_bytes(most_bytes)} are allowed (cache_bytes)"
     if needed > free:
