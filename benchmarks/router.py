@@ -8,7 +8,8 @@ they learned. A step is forward, backward, clipping and optimiser, as the traini
 - computed_anew: experts and head are computed.
 - read_back: the experts' hidden states are read, and over distributions their nats. The losses are the very same.
 - read_back_logits, where hidden states are weighed: their logits are read too, so that the head is not needed. The
-  losses are the same to 1e-3; `largest_difference` is what was found.
+  losses are the same to 1e-3; `largest_difference` is what was found. Where matrix products are in bf16, so are the
+  head's logits, which are rounded eight times as coarsely as the kept ones.
 
 Anything else ends with an error. `ratios` holds, by fusion, that of the fastest way, the smallest over the numbers of
 threads. Times are milliseconds per step. Those of `build` are per window: computing the experts, which a first epoch

@@ -7,6 +7,8 @@ hiddens, since the head is linear, on their logits without the head.
 B batch, T tokens, S rows, D model width, K experts, V vocabulary
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -46,41 +48,54 @@ def mixed_logits(head: LanguageHead, weights_BTK: Tensor, streams_BTKD: Tensor) 
 
 @torch.no_grad()
 def logits_of_each(head: LanguageHead, streams_BTKD: Tensor) -> Tensor:
-    """E h_k / sqrt(D), the logits of each expert without the bias, (B, T, K, V), in the precision of its states."""
+    """E h_k / sqrt(D), the logits of each expert without the bias, (B, T, K, V).
+
+    Of bf16 states they are fp16 numbers, eight times as fine as bf16 ones: the factors are rounded as the head rounds
+    them, and products and sums are exact to fp32 before the logits are.
+    """
+    half = streams_BTKD.dtype == torch.bfloat16
+    scaled_DV = (head.table.T * head.width**-0.5).to(streams_BTKD.dtype).float()
+    size = *streams_BTKD.shape[:-1], len(head.table)
+    logits_BTKV = streams_BTKD.new_empty(size, dtype=torch.float16 if half else torch.float32)
     with torch.autocast(streams_BTKD.device.type, enabled=False):
-        return streams_BTKD @ (head.table.T * head.width**-0.5).to(streams_BTKD.dtype)
+        for to_TKV, streams_TKD in zip(logits_BTKV, streams_BTKD, strict=True):
+            to_TKV.copy_(streams_TKD.float() @ scaled_DV)
+    return logits_BTKV
 
 
-def blended_nll(head: LanguageHead, share_BTK: Tensor, logits_BTKV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Negative log-likelihood of each target under sum_k u_k h_k, (B, T), from the `logits_of_each` of the h_k.
+def blended_nll(head: LanguageHead, share_BTK: Tensor, logits: Iterable[Tensor], targets_BT: Tensor) -> Tensor:
+    """Negative log-likelihood of each target under sum_k u_k h_k, (B, T), from the `logits_of_each` of the h_k, one
+    tensor for each window, (T, K, V).
 
     Its gradient reaches the shares u_k, and all it takes are sums over the words: no product with the table is left,
     neither forward nor backward.
     """
-    rows = logits_BTKV.flatten(0, 1), share_BTK.flatten(0, 1).float(), targets_BT.flatten()
-    return _BlendedCrossEntropy.apply(rows[1], rows[0], head.bias, rows[2]).view_as(targets_BT)
+    return _BlendedCrossEntropy.apply(share_BTK.float(), head.bias, targets_BT, *logits)
 
 
 class _BlendedCrossEntropy(torch.autograd.Function):
-    """-log softmax(sum_k u_k L_k + b)[target] of each row, (S)."""
+    """-log softmax(sum_k u_k L_k + b)[target] of each position, (B, T)."""
 
     @staticmethod
-    def forward(ctx, share_SK: Tensor, logits_SKV: Tensor, bias_V: Tensor, target_S: Tensor) -> Tensor:
-        nll_S, slope_SK = blend_cross_entropy(logits_SKV, share_SK, bias_V, target_S)
-        ctx.save_for_backward(slope_SK)
-        return nll_S
+    def forward(ctx, share_BTK: Tensor, bias_V: Tensor, targets_BT: Tensor, *logits: Tensor) -> Tensor:
+        windows = zip(logits, share_BTK, targets_BT, strict=True)
+        found = [blend_cross_entropy(logits_TKV, share, bias_V, target) for logits_TKV, share, target in windows]
+        nll_BT, slope_BTK = (torch.stack(part) for part in zip(*found, strict=True))
+        ctx.save_for_backward(slope_BTK)
+        return nll_BT
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_S: Tensor) -> tuple[Tensor | None, ...]:
-        return grad_S[:, None] * ctx.saved_tensors[0], None, None, None
+    def backward(ctx, grad_BT: Tensor) -> tuple[Tensor | None, ...]:
+        windows = len(grad_BT)
+        return grad_BT[..., None] * ctx.saved_tensors[0], None, None, *(None for _ in range(windows))
 
 
 def blend_cross_entropy(
     logits_SKV: Tensor, share_SK: Tensor, bias_V: Tensor, target_S: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The loss of each row, (S), and its slope in the shares, E_p[L_k] - L_k[target], (S, K), in fp32."""
-    if have_kernel(logits_SKV) and bias_V.dtype == torch.float32:
+    if have_kernel(bias_V) and bias_V.dtype == torch.float32:
         return ops.blend_cross_entropy(logits_SKV, share_SK, bias_V, target_S)
     return blend_cross_entropy_plainly(logits_SKV, share_SK, bias_V, target_S)
 

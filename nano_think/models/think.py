@@ -79,10 +79,16 @@ class Router(nn.Module):
         self, x_BTD: Tensor, streams_BTKD: Tensor, documents_BT: Tensor, dropped_BK: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The fused hidden, (B, T, D), and the weights, (B, T, K)."""
+        weights_BTK = self.weigh(x_BTD, streams_BTKD, documents_BT, dropped_BK)
+        return self.blend.fuse(weights_BTK, streams_BTKD), weights_BTK
+
+    def weigh(
+        self, x_BTD: Tensor, streams_BTKD: Tensor, documents_BT: Tensor, dropped_BK: Tensor | None = None
+    ) -> Tensor:
+        """The weights alone, (B, T, K)."""
         attend = attend_where(causal_mask(documents_BT), causal_tiles(x_BTD.shape[1]))
         context_BTD = x_BTD + self.attention(self.norm(x_BTD), attend)
-        weights_BTK = self.blend.weights(context_BTD, streams_BTKD, documents_BT, dropped_BK)
-        return self.blend.fuse(weights_BTK, streams_BTKD), weights_BTK
+        return self.blend.weights(context_BTD, streams_BTKD, documents_BT, dropped_BK)
 
     def start(self, capacity: int) -> "RouterCache":
         return RouterCache(self.attention.start(capacity), RunningMean())
@@ -197,6 +203,11 @@ class NanoThink(nn.Module):
             streams_BTKD = self.streams(x_BTD, documents_BT)
         hidden_BTD, weights_BTK = self.router(x_BTD, streams_BTKD, documents_BT, dropped_BK)
         return Routed(hidden_BTD, weights_BTK, streams_BTKD)
+
+    def weigh(self, tokens_BT: Tensor, dropped_BK: Tensor | None, streams_BTKD: Tensor) -> Tensor:
+        """The weights of `forward` alone, (B, T, K)."""
+        documents_BT = number_documents(tokens_BT, self.start_token)
+        return self.router.weigh(self.head.embed(tokens_BT), streams_BTKD, documents_BT, dropped_BK)
 
     def nll(self, routed: Routed, targets_BT: Tensor) -> Tensor:
         """Negative log-likelihood of each target in nats, (B, T), without ever holding (B, T, V) numbers."""

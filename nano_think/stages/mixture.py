@@ -32,9 +32,10 @@ class RouterTrainConfig(Config):
     joint_tokens: int = 0
     """Tokens of a last training in which the experts learn together with the router, on both their splits; 0 leaves the
     experts as they are (tokens)."""
-    keep_logits: bool = False
+    keep_logits: bool = True
     """Keep the experts' logits too, some thirty times the bytes at the size of micro, so that a step does without the
-    head; not faster where it was measured (docs/LOG.md)."""
+    head: where hidden states are weighed, by a CPU with compiled kernels, every window comes again and there is room.
+    The losses are the same but for rounding (docs/LOG.md)."""
     cache_bytes: int = 4_000_000_000
     """Most room on the disk for what the experts make of the routing split, which then is computed once and read back
     in later epochs; 0 computes it at every step (bytes)."""

@@ -12,6 +12,7 @@ from nano_think.experts import count_parameters
 from nano_think.models.checkpoint import ModelShape, build_mixture, save_mixture
 from nano_think.models.embedder import load_head
 from nano_think.models.think import NanoThink
+from nano_think.nn.native import have_kernel
 from nano_think.nn.weights import fill, load_weights
 from nano_think.stages.artifact import Artifact
 from nano_think.stages.mixture import JOINT, RouterJob, joint_training_of, shape_of, training_of
@@ -82,7 +83,7 @@ class RouterStage(TrainingStage):
     def _remember(self, objective: RouterObjective, tokens: Artifact, config: TrainConfig, trainer: Trainer) -> str:
         """Keep what the experts make of the windows where that is worth it; what was chosen, and why.
 
-        Their logits too where that is asked for, every window comes again and there is room.
+        Their logits too where that is asked for, a kernel reads them, every window comes again and there is room.
         """
         windows = trainer.windows(tokens, "router", config, BRANCH, recut=False)
         accelerator, folder = trainer.accelerator, trainer.work / STREAMS
@@ -90,15 +91,14 @@ class RouterStage(TrainingStage):
         objective.to(accelerator.device)
         part_BT1 = torch.from_numpy(windows.batch(0, 0, accelerator.num_processes * config.accumulate))
         with_logits = self.config.router.keep_logits and objective.model.fusion == "hidden"
+        with_logits = with_logits and have_kernel(objective.model.head.bias)
         with torch.no_grad(), accelerator.autocast():
             parts = objective.read_experts(part_BT1[:1].to(accelerator.device), with_logits)
         steps, most = config.steps(windows.window), self.config.router.cache_bytes
-        if with_logits and why_not(
-            windows, steps, bytes_per_window(parts), most, trainer.work, LEAST_REPEATS_OF_LOGITS
-        ):
+        if with_logits and why_not(windows, steps, bytes_per_window(parts), most, folder, LEAST_REPEATS_OF_LOGITS):
             with_logits, parts = False, parts[:1]
         size = bytes_per_window(parts)
-        refused = why_not(windows, steps, size, most, trainer.work)
+        refused = why_not(windows, steps, size, most, folder)
         if refused:
             return f"computed at every step ({refused})"
         about = {"model": digest_of(objective.model.experts, objective.model.head), "dtype": trainer.dtype}

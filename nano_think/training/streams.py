@@ -1,12 +1,15 @@
 """What frozen experts make of a text, computed once and kept on disk: a router's training reads it back.
 
-Rows are written and read as plain files and not mapped: a disk that is full is then an error that can be answered, and
-not the end of the process.
+Rows are written as plain files: a disk that is full is then an error that can be answered, and not the end of the
+process. They are read where the system keeps the file in memory, without a copy, but only as far as the file goes.
 
 B windows in a batch, T tokens
 """
 
 import hashlib
+import io
+import mmap
+import os
 import shutil
 import time
 import weakref
@@ -49,7 +52,8 @@ class WindowCache:
 
     `keep` writes the parts of a batch, (B, ...) each; `fetch` gives back what it wrote, bit for bit, or None if a
     window is not there. A row has a mark, written after it: the sum of its 64-bit words and 1. A row that a crash
-    cut off does not have its sum and is not there. Several processes may share a folder.
+    cut off does not have its sum and is not there; it is checked when this process reads it first. Several processes
+    may share a folder.
     """
 
     def __init__(self, folder: Path, windows: Iterable[np.ndarray], parts: Sequence[Tensor], about: dict[str, Any]):
@@ -60,6 +64,8 @@ class WindowCache:
         self.rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
         self.parts = [(part.shape[1:], part.dtype) for part in parts]
         self.row_bytes, self.folder, self.tally, self.closed = bytes_per_window(parts), folder, Tally(), ""
+        self.view: mmap.mmap | None = None
+        self.whole: set[int] = set()
         about = about | {
             "parts": [[list(shape), str(dtype)] for shape, dtype in self.parts],
             "windows": hashlib.blake2b(b"".join(keys), digest_size=16).hexdigest(),
@@ -95,48 +101,58 @@ class WindowCache:
         self.tally.seconds["write"] += time.monotonic() - started
 
     def _write(self, row: int, values: Sequence[Tensor]) -> None:
-        content = np.zeros(self.row_bytes, dtype=np.uint8)
+        rows, marks = self.files
+        total = np.zeros(1, dtype=np.uint64)
         for place, value in zip(self._places(), values, strict=True):
-            content[place] = _as_bytes(value.contiguous())
-        sources: list[np.ndarray] = [content, _mark(content)]
-        for file, size, data in zip(self.files, (self.row_bytes, 8), sources, strict=True):
-            file.seek(row * size)
-            view = data.data.cast("B")
-            while view:
-                view = view[file.write(view) :]
+            content = _as_bytes(value.contiguous())
+            total += _sum(content)
+            _write_at(rows, row * self.row_bytes + place.start, content)
+        _write_at(marks, 8 * row, _as_mark(total))
 
-    def fetch(self, tokens_BT1: Tensor) -> list[Tensor] | None:
-        """What `keep` was given for these windows, on the CPU; None if one of them is not there."""
+    def fetch(self, tokens_BT1: Tensor) -> list[list[Tensor]] | None:
+        """Of each part, what `keep` was given for each of these windows, on the CPU and to be read only; None if one of
+        the windows is not there.
+        """
         started, rows = time.monotonic(), [self.rows.get(key) for key in _keys(tokens_BT1)]
         if self.closed:
             return None
-        parts = [torch.empty(len(rows), *shape, dtype=dtype) for shape, dtype in self.parts]
         try:
-            for index, row in enumerate(rows):
-                if row is None or not self._read(row, [part[index] for part in parts]):
-                    return None
+            values = [None if row is None else self._read(row) for row in rows]
         except OSError as error:
             self.close(f"the disk refused ({error.strerror})")
             return None
+        found = [value for value in values if value is not None]
+        if len(found) < len(rows):
+            return None
         self.tally.read += len(rows)
         self.tally.seconds["read"] += time.monotonic() - started
-        return parts
+        return [list(part) for part in zip(*found, strict=True)]
 
-    def _read(self, row: int, values: Sequence[Tensor]) -> bool:
-        """Read a row into its values, whose own memory it goes to at once; whether it was there, and whole."""
-        mark, total = np.zeros(1, dtype=np.uint64), np.zeros(1, dtype=np.uint64)
-        rows, marks = self.files
+    def _read(self, row: int) -> list[Tensor] | None:
+        """A row's parts where they lie, or None if it is not there as a whole."""
+        begin, end = row * self.row_bytes, row * self.row_bytes + self._places()[-1].stop
+        if os.fstat(self.files[0].fileno()).st_size < end:
+            return None
+        if self.view is None or len(self.view) < end:
+            # Of one's own, should anyone write to it: no tensor says that it may only be read.
+            self.view = mmap.mmap(self.files[0].fileno(), 0, access=mmap.ACCESS_COPY)
+        values = [
+            torch.frombuffer(self.view, dtype=dtype, count=shape.numel(), offset=begin + place.start).view(shape)
+            for place, (shape, dtype) in zip(self._places(), self.parts, strict=True)
+        ]
+        return values if row in self.whole or self._check(row, values) else None
+
+    def _check(self, row: int, values: Sequence[Tensor]) -> bool:
+        """Whether the row has its mark."""
+        mark, marks = np.zeros(1, dtype=np.uint64), self.files[1]
         marks.seek(8 * row)
         # Without a mark there is nothing to read.
         if marks.readinto(mark.data.cast("B")) != 8 or not mark[0]:
             return False
-        for place, value in zip(self._places(), values, strict=True):
-            content = _as_bytes(value)
-            rows.seek(row * self.row_bytes + place.start)
-            if rows.readinto(content.data) != len(content):
-                return False
-            total += _sum(content)
-        return bool(_as_mark(total)[0] == mark[0])
+        total = sum((_sum(_as_bytes(value)) for value in values), np.zeros(1, dtype=np.uint64))
+        if _as_mark(total)[0] == mark[0]:
+            self.whole.add(row)
+        return row in self.whole
 
     def _places(self) -> list[slice]:
         """Where each part stands in a row, from a multiple of 8 bytes on."""
@@ -148,10 +164,17 @@ class WindowCache:
 
     def close(self, why: str = "") -> None:
         """Give the disk back."""
-        self.closed = why or "it is no longer needed"
+        self.closed, self.view = why or "it is no longer needed", None
         for file in self.files:
             file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _write_at(file: io.FileIO, at: int, content: np.ndarray) -> None:
+    file.seek(at)
+    view = content.data.cast("B")
+    while view:
+        view = view[file.write(view) :]
 
 
 def _keys(tokens_BT1: Tensor) -> list[bytes]:
@@ -165,11 +188,6 @@ def _key(window: np.ndarray) -> bytes:
 def _as_bytes(value: Tensor) -> np.ndarray:
     """The memory of a contiguous tensor, which writing changes."""
     return value.view(-1).view(torch.uint8).numpy()
-
-
-def _mark(content: np.ndarray) -> np.ndarray:
-    """What stands behind a whole row with these bytes, (1,)."""
-    return _as_mark(_sum(content))
 
 
 def _sum(content: np.ndarray) -> np.ndarray:
@@ -198,17 +216,18 @@ def bytes_per_window(parts: Sequence[Tensor]) -> int:
 def why_not(
     windows: Batches, steps: int, row_bytes: int, most_bytes: int, folder: Path, least: float = LEAST_REPEATS
 ) -> str | None:
-    """The reason to compute the experts at every step, or None where keeping what they gave is worth it.
+    """The reason to compute the experts at every step, or None where keeping what they gave in this folder is worth it.
 
     Writing a window's hiddens costs a few per cent of computing them, so that keeping pays as soon as a tenth of the
     windows come again (`least`). It is refused where all windows need more than `most_bytes` or half of what is free on
-    the disk.
+    the disk or filled by the folder itself: a training that goes on decides as it did when it began.
     """
     drawn, repeats = steps * windows.batch_size, windows.repeats(steps)
     distinct = drawn - repeats
     if repeats < least * distinct:
         return f"only {repeats:,} of {drawn:,} windows come a second time"
-    needed, free = distinct * row_bytes, SHARE_OF_FREE * shutil.disk_usage(folder).free
+    there = (folder / ROWS).stat().st_blocks * 512 if (folder / ROWS).exists() else 0
+    needed, free = distinct * row_bytes, SHARE_OF_FREE * (shutil.disk_usage(folder.parent).free + there)
     if needed > most_bytes:
         return f"it would need {format_bytes(needed)}, and {format_bytes(most_bytes)} are allowed (cache_bytes)"
     if needed > free:

@@ -10,7 +10,7 @@ from nano_think.nn.native import kernels
 from tests.tiny import draw_tokens, tiny_mixture
 
 FORMS = {"chosen": blend_cross_entropy, "plain": blend_cross_entropy_plainly}
-PRECISIONS = (torch.float32, torch.bfloat16)
+PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def draw(rows: int, K: int, words: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -30,6 +30,32 @@ def test_losses_and_slopes_are_the_definition(form: str, dtype: torch.dtype, K: 
     found, slope = FORMS[form](logits, share, bias, target)
     torch.testing.assert_close(found.double(), nll.detach(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(slope.double(), torch.autograd.grad(nll.sum(), exact)[0], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_largest_sum_may_stand_anywhere(form: str):
+    """Also where the others are nothing beside it, and where each is larger than all before it."""
+    up_V = torch.linspace(-3000, 3000, 333)
+    for logits_KV in (
+        up_V[None],
+        -up_V[None],
+        torch.stack([up_V, torch.zeros(333).index_fill(0, torch.tensor(40), 9)]),
+    ):
+        share, target = torch.full((1, len(logits_KV)), 0.5), torch.tensor([111])
+        exact = share.double().requires_grad_()
+        nll = cross_entropy(exact @ logits_KV.double(), target)
+        found, slope = FORMS[form](logits_KV[None], share, torch.zeros(333), target)
+        torch.testing.assert_close(found.double()[0], nll.detach(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(slope.double(), torch.autograd.grad(nll, exact)[0], atol=1e-2, rtol=1e-5)
+
+
+def test_kept_logits_of_half_precision_are_finer_than_it():
+    """fp16: of 11 binary digits, where bf16 has 8."""
+    head, streams_BTKD = tiny_mixture().head, torch.randn(2, 5, 3, tiny_mixture().head.width).bfloat16()
+    exact = streams_BTKD.double() @ (head.table.T * head.width**-0.5).bfloat16().double()
+    found = logits_of_each(head, streams_BTKD)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.double(), exact, atol=1e-6, rtol=2**-11)
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch):

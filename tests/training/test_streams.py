@@ -146,10 +146,31 @@ def filled(folder: Path, **about) -> tuple[WindowCache, torch.Tensor, list[torch
 def test_what_is_fetched_is_what_was_kept(tmp_path: Path):
     cache, windows, parts = filled(tmp_path)
     found = cache.fetch(windows.flip(0))
-    assert found is not None and [part.dtype for part in found] == [part.dtype for part in parts]
-    assert all(torch.equal(got, part.flip(0)) for got, part in zip(found, parts, strict=True))
+    assert found is not None and [part[0].dtype for part in found] == [part.dtype for part in parts]
+    assert all(torch.equal(torch.stack(got), part.flip(0)) for got, part in zip(found, parts, strict=True))
     later = torch.from_numpy(make_windows().batch(1))
     assert cache.fetch(later) is None and cache.fetch(torch.cat([windows[:1], later[:1]])) is None
+
+
+def test_what_is_kept_later_is_found_too(tmp_path: Path):
+    """Though the file was shorter when it was first read."""
+    cache, windows, parts = filled(tmp_path)
+    first = cache.fetch(windows)
+    later = torch.from_numpy(make_windows().batch(1))
+    cache.keep(later, [part + 1 for part in parts])
+    second = cache.fetch(later)
+    assert first is not None and second is not None
+    for one, two in zip(first, second, strict=True):
+        torch.testing.assert_close(torch.stack(two), torch.stack(one) + 1)
+
+
+def test_who_writes_to_what_was_fetched_changes_nothing_on_the_disk(tmp_path: Path):
+    cache, windows, _ = filled(tmp_path)
+    (value, *_), *_ = cache.fetch(windows) or ()
+    before = value.clone()
+    value.zero_()
+    again = make_cache(make_objective("expert probability"), tmp_path).fetch(windows)
+    assert again is not None and torch.equal(again[0][0], before) and before.any()
 
 
 def test_half_precision_is_kept_as_it_is(tmp_path: Path):
@@ -157,7 +178,7 @@ def test_half_precision_is_kept_as_it_is(tmp_path: Path):
     cache = WindowCache(tmp_path / "streams", make_windows().distinct(), [part], {})
     cache.keep(windows, [part])
     (found,) = cache.fetch(windows) or ()
-    assert found.dtype == torch.bfloat16 and torch.equal(found, part)
+    assert found[0].dtype == torch.bfloat16 and torch.equal(torch.stack(found), part)
     assert bytes_per_window([part]) == 32  # 15 numbers of 2 bytes, up to a multiple of 8.
 
 
@@ -212,6 +233,18 @@ def test_estimates_and_validation_leave_the_cache_alone(tmp_path: Path):
 def test_windows_are_kept_where_it_pays(steps: int, row: int, most: int, reason: str | None, tmp_path: Path):
     said = why_not(make_windows(), steps, row, most, tmp_path)
     assert said is None if reason is None else said is not None and reason in said
+
+
+def test_a_training_that_goes_on_decides_as_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Though what it has kept already has filled its part of the disk."""
+    disk = type("Disk", (), {"free": 10**6})
+    monkeypatch.setattr(streams.shutil, "disk_usage", lambda path: disk)
+    row = 10**6 // 2 // 15 - 300
+    assert why_not(make_windows(), 9, row, 10**9, tmp_path / "streams") is None
+    (tmp_path / "streams").mkdir()
+    (tmp_path / "streams" / ROWS).write_bytes(bytes(6 * row))
+    disk.free -= (tmp_path / "streams" / ROWS).stat().st_blocks * 512
+    assert why_not(make_windows(), 9, row, 10**9, tmp_path / "streams") is None
 
 
 def test_windows_that_are_cut_anew_never_repeat(tmp_path: Path):

@@ -65,7 +65,7 @@ def cross_entropy_(logits_SV: Tensor, bias_V: Tensor, target_S: Tensor, errors: 
 def blend_cross_entropy(
     logits_SKV: Tensor, share_SK: Tensor, bias_V: Tensor, target_S: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`models.fusion.blend_cross_entropy_plainly` of fp32 or bf16 logits on a CPU."""
+    """`models.fusion.blend_cross_entropy_plainly` of fp32, bf16 or fp16 logits on a CPU."""
     return torch.ops.nano_think.blend_cross_entropy(logits_SKV, share_SK.contiguous(), bias_V, target_S.contiguous())
 
 

@@ -89,6 +89,17 @@ inline float total(Vec x) {
   return sum;
 }
 
+// Whether a comparison holds in any lane.
+inline bool any(Int lanes) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)lanes, (__m512i)lanes);
+#else
+  int32_t found = 0;
+  for (int64_t i = 0; i < LANES; ++i) found |= lanes[i];
+  return found;
+#endif
+}
+
 template <int... i>
 inline Vec pair_sums(Vec x, Vec y, std::integer_sequence<int, i...>) {
   return __builtin_shufflevector(x, y, (2 * i)...) + __builtin_shufflevector(x, y, (2 * i + 1)...);

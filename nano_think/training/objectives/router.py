@@ -3,6 +3,7 @@
 B batch, T tokens, D model width, K experts
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,11 +11,14 @@ from torch import Tensor, nn
 
 from nano_think.experts import masked_mean
 from nano_think.models.fusion import blended_nll, logits_of_each, mixed_nll, nll_of_each
-from nano_think.models.think import NanoThink, Routed
+from nano_think.models.think import NanoThink
 from nano_think.training.objectives import Objective
 
 if TYPE_CHECKING:
     from nano_think.training.streams import WindowCache
+
+# What the windows of a batch gave, (B, ...), or a tensor for each of them, which it would take time to bring together.
+Part = Tensor | list[Tensor]
 
 
 class RouterObjective(Objective):
@@ -25,7 +29,7 @@ class RouterObjective(Objective):
 
     `remember` gives it a cache: what the experts make of a window is then computed when it first comes, and read after.
     With logits among what is kept, a step whose weights weigh hiddens does without the head; the losses are the same
-    but for the rounding of sums.
+    but for rounding.
     """
 
     def __init__(self, model: NanoThink, expert_dropout: float, entropy: float):
@@ -51,13 +55,14 @@ class RouterObjective(Objective):
     def forward(self, tokens_BT1: Tensor, share: float) -> dict[str, Tensor]:
         inputs_BT, targets_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
         scored_BT = targets_BT != self.start_token
-        streams_BTKD, *more = self._recall(tokens_BT1)
-        routed = self.model(inputs_BT, self._drop(len(inputs_BT), inputs_BT.device), streams_BTKD)
+        streams, *more = self._recall(tokens_BT1)
+        streams_BTKD, dropped_BK = _whole(streams), self._drop(len(inputs_BT), inputs_BT.device)
+        weights_BTK = self.model.weigh(inputs_BT, dropped_BK, streams_BTKD)
         # Not torch.special.entr: its gradient at a weight of 0, an expert that was left out, is infinite.
-        entropy_BT = -(routed.weights * routed.weights.clamp_min(1e-9).log()).sum(-1)
+        entropy_BT = -(weights_BTK * weights_BTK.clamp_min(1e-9).log()).sum(-1)
         bonus = self.entropy * max(0.0, 1 - 5 * share)
         return {
-            "next_token": self._next_token(routed, more, targets_BT, scored_BT),
+            "next_token": self._next_token(weights_BTK, streams_BTKD, more, targets_BT, scored_BT),
             "entropy": -bonus * masked_mean(entropy_BT, scored_BT),
         }
 
@@ -70,26 +75,27 @@ class RouterObjective(Objective):
             return [streams_BTKD, *([logits_of_each(self.model.head, streams_BTKD)] if with_logits else [])]
         return [streams_BTKD, nll_of_each(self.model.head, streams_BTKD, tokens_BT1[:, 1:])]
 
-    def _recall(self, tokens_BT1: Tensor) -> list[Tensor]:
+    def _recall(self, tokens_BT1: Tensor) -> Sequence[Part]:
         """`read_experts`, or what it gave for these windows before."""
         if self.cache is None or not self.begun or not self.training:
             return self.read_experts(tokens_BT1)
         kept = self.cache.fetch(tokens_BT1)
         if kept is not None:
-            return [part.to(tokens_BT1.device) for part in kept]
+            return [[value.to(tokens_BT1.device) for value in part] for part in kept]
         # Also where they are computed now, so that no bit depends on what a crash left of the cache.
         parts = self.read_experts(tokens_BT1, self.with_logits)
         self.cache.keep(tokens_BT1, parts)
         return parts
 
-    def _next_token(self, routed: Routed, more: list[Tensor], targets_BT: Tensor, scored_BT: Tensor) -> Tensor:
-        head = self.model.head
-        if self.model.router.fusion == "probability":
-            return masked_mean(mixed_nll(routed.weights, *more), scored_BT)
+    def _next_token(
+        self, weights_BTK: Tensor, streams_BTKD: Tensor, more: list[Part], targets_BT: Tensor, scored_BT: Tensor
+    ) -> Tensor:
+        head, blend = self.model.head, self.model.router.blend
+        if self.model.fusion == "probability":
+            return masked_mean(mixed_nll(weights_BTK, _whole(more[0])), scored_BT)
         if not more:
-            return head.mean_nll(routed.hidden, targets_BT, scored_BT)
-        share_BTK = self.model.router.blend.scale * routed.weights
-        return masked_mean(blended_nll(head, share_BTK, more[0], targets_BT), scored_BT)
+            return head.mean_nll(blend.fuse(weights_BTK, streams_BTKD), targets_BT, scored_BT)
+        return masked_mean(blended_nll(head, blend.scale * weights_BTK, more[0], targets_BT), scored_BT)
 
     def _drop(self, B: int, device: torch.device) -> Tensor | None:
         K = len(self.model.names)
@@ -97,3 +103,8 @@ class RouterObjective(Objective):
             return None
         left_out_BK = nn.functional.one_hot(torch.randint(K, (B,), device=device), K).bool()
         return left_out_BK & (torch.rand(B, 1, device=device) < self.expert_dropout)
+
+
+def _whole(part: Part) -> Tensor:
+    """What all windows gave as one tensor, (B, ...)."""
+    return part if isinstance(part, Tensor) else torch.stack(part)
