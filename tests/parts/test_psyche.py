@@ -74,6 +74,17 @@ def test_requests_beside_each_other_are_steered_apart(beyond: float):
     assert together == alone and len({tuple(said) for said in together}) > 1
 
 
+@torch.no_grad()
+def test_an_answer_is_steered_as_the_whole_text_is():
+    model, dials, text = tiny_chat(parts=["psyche"], beyond=0.5), {"superego": 4.0}, [START, 3, 4]
+    requests = [Request(prompt=tuple(text), max_new_tokens=8, sampling=GREEDY, psyche=one) for one in (dials, {})]
+    said, _ = answers(Engine(model, Words(), window=24), requests)
+    for _ in range(8):
+        logits_V = model.logits(model(torch.tensor([text]), dials))[0, -1]
+        text.append(int(logits_V.index_fill(0, torch.tensor([START]), -torch.inf).argmax()))
+    assert said == text[3:]
+
+
 def test_weights_of_the_modes_are_told_with_each_token():
     engine = Engine(tiny_chat(parts=["psyche"]), Words(), window=24)
     events = list(engine.stream(Request(prompt=(START, 3), max_new_tokens=3, sampling=GREEDY, psyche={"ego": 20.0})))
