@@ -85,7 +85,7 @@ def test_loss_makes_nothing_as_large_as_all_logits(router: str, monkeypatch: pyt
     routed, targets_BT = model(tokens_BT1[:, :-1], None, streams_BTKD), tokens_BT1[:, 1:]
     with Watch():
         nll_BTK = [nll_of_each(model.head, streams_BTKD, targets_BT)] if router != "expert" else []
-        loss = objective._next_token(routed, nll_BTK, targets_BT, targets_BT != START)
+        loss = objective._next_token(routed.weights, streams_BTKD, nll_BTK, targets_BT, targets_BT != START)
     loss.backward()
     assert max(sizes) <= streams_BTKD.numel() < B * T * VOCABULARY
     assert model.router.blend.bias.grad is not None and model.router.blend.bias.grad.any()
