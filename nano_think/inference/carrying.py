@@ -3,6 +3,7 @@
 T tokens
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ def carried(model: Model, said: "Conversations") -> Carried:
     """What the model keeps of all that a namespace has said, and nothing of a model that does not remember.
 
     It is read off the log as far as no copy says it, and where the log was written anew all of it. A namespace that is
-    opened for writing has the copy brought up to date; `StorageError` where the disk refuses.
+    opened for writing has the copy brought up to date; where the disk refuses, that is told, and the log says it again.
     """
     if not remembers(model):
         return {}
@@ -28,7 +29,7 @@ def carried(model: Model, said: "Conversations") -> Carried:
         parts = fold(model, _said_since(said, known.clock).tolist(), known.parts)
         known = Kept(generation=said.generation, clock=said.clock, parts=parts)
         if said.write:
-            save_kept(said.folder, known)
+            said.put_off(partial(save_kept, said.folder, known))
     said.kept = known
     return known.parts
 

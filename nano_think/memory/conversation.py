@@ -125,7 +125,7 @@ class Conversations:
                 end = min(start + TURN_TOKENS, T)
                 self._append(document, tokens_N[start : end + 1], key_TD[start:end], first + start)
             if len(self) > self.limit:
-                self._put_off(self._evict)
+                self.put_off(self._evict)
             return self.clock
 
     def _append(self, document: int, tokens_N: np.ndarray, key_TD: np.ndarray, first: int) -> None:
@@ -154,9 +154,9 @@ class Conversations:
         with self._guard:
             self._store = larger
         if self.write:
-            self._put_off(self.snapshot)
+            self.put_off(self.snapshot)
 
-    def _put_off(self, work: Callable[[], object]) -> None:
+    def put_off(self, work: Callable[[], object]) -> None:
         """Do what no turn depends on; where the disk refuses, that is told once, and nobody's turn fails of it."""
         try:
             work()
@@ -239,7 +239,7 @@ class Conversations:
     def close(self) -> None:
         with self._writing:
             if self.write:
-                self._put_off(self.snapshot)
+                self.put_off(self.snapshot)
             self.write = False
             self._journal.stop_writing()
             self._held.close()

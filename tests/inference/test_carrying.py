@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nano_think.core.errors import StorageError
+from nano_think.inference import carrying
 from nano_think.inference.carrying import carried
 from nano_think.inference.engine import Engine
 from nano_think.inference.remembering import Memories
@@ -108,6 +110,20 @@ def test_the_log_alone_is_enough(model: Chat, tmp_path: Path, harm: str):
     again.close()
     assert [token for token, _ in got] == [token for token, _ in wanted]
     torch.testing.assert_close(*(torch.tensor([p for _, p in one]) for one in (got, wanted)), atol=1e-4, rtol=1e-4)
+
+
+def test_a_disk_that_refuses_the_copy_fails_no_turn(model: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The log has the turn, so what is told next is what is told where the copy was written."""
+    one, other = Session(model, tmp_path / "one"), Session(model, tmp_path / "other")
+
+    def refuse(folder: Path, known: kept.Kept) -> None:
+        raise StorageError("no space left on the disk")
+
+    wanted = [one.say(3, 4, 5, 6, 7), one.say(8, 9)]
+    monkeypatch.setattr(carrying, "save_kept", refuse)
+    assert [other.say(3, 4, 5, 6, 7), other.say(8, 9)] == wanted
+    assert other.memories("alice").told == ["no space left on the disk"]
+    one.close(), other.close()
 
 
 def test_what_is_forgotten_leaves_no_trace(model: Chat, tmp_path: Path):
