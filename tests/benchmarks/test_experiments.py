@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from nano_think.stages.training import Trainer, TrainingStage
 from tests.tiny import VOCABULARY, WIDTH, tiny_head
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "experiments"
-NAMES = ("e2", "e3", "e4", "fits", "little", "runs", "speakers", "tables")
+NAMES = ("e2", "e3", "e4", "fits", "little", "runs", "seeds", "speakers", "tables")
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +176,52 @@ def test_runs_are_compared_seed_by_seed(
     assert (spent[0] == spent[1]) != ("--equal" in more) and (tables[0] != tables[1]) == (script == "e2")
     if "--equal" in more:
         assert abs(3 * spent[0] + tables[0] - 3 * spent[1] - tables[1]) <= 3
+
+
+def documents(seed: int) -> pd.DataFrame:
+    """A run's documents: the second of three is short, and one member is the best at seed 0, the other at seed 1."""
+    nats = {"a": [10.0 + seed, 20, 30], "b": [10.5, 20, 30], "mixture": [9.0, 19, 28], "dense": [9.0, 18, 27]}
+    late = {"late.off": [4.0, 0, 6], "late.memory": [3.0, 0, 5], "late.shuffled": [5.0, 0, 6 + seed]}
+    scored = {f"calibrated.{name}": values for name, values in (nats | late).items()}
+    about = {"domain": ["x", "x", "y"], "bytes": [10, 20, 30], "tokens": [5, 10, 15]}
+    return pd.DataFrame(about | scored | {"weight.a": [0.5] * 3, "weight.b": [0.5] * 3})
+
+
+def test_seeds_of_a_run_are_put_side_by_side():
+    import seeds
+
+    table = seeds.compare([documents(0), documents(1)])
+    rows, bits = table["rows"], math.log(2) * 60
+    assert list(rows) == ["a", "b", "mixture", "dense", "best expert"] and table["documents"] == 3
+    assert rows["best expert"]["bits_per_byte"] == pytest.approx([60 / bits, 60.5 / bits])
+    assert rows["a"]["bits_per_byte"] == pytest.approx([60 / bits, 61 / bits])
+    mean, _, _, least, most = rows["best expert"]["mixture"]
+    assert [mean, least, most] == pytest.approx([(56 / 60 + 56 / 60.5) / 2 - 1, 56 / 60.5 - 1, 56 / 60 - 1])
+    assert rows["mixture"]["best expert"] == rows["best expert"]["mixture"] and rows["mixture"]["mixture"] is None
+    assert rows["dense"]["dense"] is None and rows["mixture"]["dense"][0] == pytest.approx(56 / 54 - 1)
+    late = table["late"]
+    assert late["documents"] == 2 and late["memory"][0] == pytest.approx(-0.2)
+    assert late["shuffled"][0] == pytest.approx((11 / 10 + 12 / 10) / 2 - 1)
+    assert len(seeds.rows_table(table)) == 2 + len(rows) and len(seeds.late_table(table)) == 3
+
+
+def test_of_seeds_only_what_all_of_them_have_is_told():
+    """No dense control at the second, nothing beyond the window; other documents are refused."""
+    import seeds
+
+    less = documents(1).drop(columns=["calibrated.dense", "calibrated.late.off"])
+    table = seeds.compare([documents(0), less])
+    assert "dense" not in table["rows"] and table["rows"]["mixture"]["dense"] is None
+    assert table["late"] is None and seeds.late_table(table) == []
+    with pytest.raises(SystemExit, match="different documents"):
+        seeds.compare([documents(0), less.assign(bytes=[1, 2, 3])])
+
+
+def test_a_root_without_an_evaluation_is_told(tmp_path: Path):
+    import seeds
+
+    with pytest.raises(SystemExit, match="holds no finished evaluation"):
+        seeds.documents_of(tmp_path)
 
 
 class Here(TrainingStage):
