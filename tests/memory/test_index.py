@@ -40,6 +40,19 @@ def test_recall_at_four(make, kind: IndexKind, least: float):
     np.testing.assert_allclose(similarity, found, atol=1e-6)
 
 
+def test_keys_that_half_precision_cannot_order_are_in_the_order_of_their_similarity():
+    """Eight keys around each place, each 1e-5 nearer than the next: the nearest four are found."""
+    places, width = unit(50, width=32, seed=3), 32
+    turns = np.random.default_rng(0).normal(size=(50, 8, width))
+    turns -= (turns @ places[:, :, None]) * places[:, None]
+    tilt = np.sqrt(2 * (0.02 + 1e-5 * np.arange(8)))[:, None] / np.linalg.norm(turns, axis=2, keepdims=True)
+    keys = (places[:, None] + tilt * turns).reshape(-1, width)
+    keys = (keys / np.linalg.norm(keys, axis=1, keepdims=True)).astype(np.float32)
+    number = Index(keys, "ivf").search(places, 4)[1]
+    assert np.array_equal(number, search_plainly(keys, places, 4)[1])
+    assert np.array_equal(number, 8 * np.arange(50)[:, None] + np.arange(4))
+
+
 def test_fewer_lists_are_looked_into_where_keys_are_clustered():
     near, far = Index(clustered(4000, seed=0), "ivf"), Index(unit(4000, 32), "ivf")
     assert near.probes < far.probes
