@@ -3,7 +3,9 @@ reason.
 """
 
 import contextlib
+import functools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +21,8 @@ Compile = Literal["auto", "on", "off"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 # How names of GPUs begin.
 GPU = "GPU-"
+# A product whose relative error is smaller was not computed in half precision.
+EXACT = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,16 +160,30 @@ def _why_dtype(value: str, usual: str) -> str:
 
 def _route_matmul(fast: bool) -> str:
     """Send fp32 products to oneDNN if asked and if it computes them in fp32: with AMX it would round to bfloat16."""
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     if not fast or not torch.backends.mkldnn.is_available():
         return "default (as set)" if not fast else "default (there is no oneDNN)"
-    before = matmul.fp32_precision
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    with _trying:
+        error = _try_onednn(matmul)
+        if error >= EXACT:
+            return f"default (oneDNN would err by {error:.0e})"
+        matmul.fp32_precision = "bf16"
+    return f"oneDNN (error {error:.0e})"
+
+
+# The setting is the process's own: of two stages that tried it at once, one would take the other's trial for what was
+# set before, leave it behind, and round all products from then on.
+_trying = threading.Lock()
+
+
+@functools.cache
+def _try_onednn(matmul: Any) -> float:
+    """The relative error of fp32 products by oneDNN: tried once a process, while nothing else computes in it yet."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))
-    matmul.fp32_precision = "bf16"
     exact = a.double() @ b.double()
-    error = ((a @ b).double() - exact).abs().max() / exact.abs().max()
-    if error < 1e-5:
-        return f"oneDNN (error {error:.0e})"
-    matmul.fp32_precision = before
-    return f"default (oneDNN would err by {error:.0e})"
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+    try:
+        return float(((a @ b).double() - exact).abs().max() / exact.abs().max())
+    finally:
+        matmul.fp32_precision = before

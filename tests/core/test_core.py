@@ -5,7 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from nano_think.core.console import clean
 from nano_think.core.device import (
     ComputeConfig,
     _route_matmul,
+    _try_onednn,
     pick_compile,
     pick_device,
     pick_dtype,
@@ -201,6 +205,7 @@ def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch):
 
 def test_fast_products_are_used_only_where_they_are_exact(monkeypatch: pytest.MonkeyPatch):
     """Where oneDNN would round to bfloat16 the setting is put back as it was."""
+    _try_onednn.cache_clear()
     matmul = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
     assert _route_matmul(False) == "default (as set)" and matmul.fp32_precision == before
@@ -209,15 +214,41 @@ def test_fast_products_are_used_only_where_they_are_exact(monkeypatch: pytest.Mo
     a, b = torch.randn(64, 64), torch.randn(64, 64)
     assert ((a @ b).double() - a.double() @ b.double()).abs().max() < 1e-4
     matmul.fp32_precision = before
-    exact = torch.Tensor.__matmul__
+    _round_products(monkeypatch)
+    assert _route_matmul(True).startswith("default (oneDNN would err by") and matmul.fp32_precision == before
+    _try_onednn.cache_clear()
+
+
+def _round_products(monkeypatch, seconds=0.0):
+    """A processor whose oneDNN rounds fp32 products to bfloat16, and takes its time."""
+    _try_onednn.cache_clear()
+    matmul, exact = torch.backends.mkldnn.matmul, torch.Tensor.__matmul__
 
     def rounding(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         if one.dtype == torch.float32 and matmul.fp32_precision == "bf16":
+            time.sleep(seconds)
             return exact(one.bfloat16(), other.bfloat16()).float()
         return exact(one, other)
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounding)
-    assert _route_matmul(True).startswith("default (oneDNN would err by") and matmul.fp32_precision == before
+
+
+def test_stages_that_begin_at_once_leave_products_as_they_were(monkeypatch: pytest.MonkeyPatch):
+    """Each tries whether fast products are exact: none may take another's trial for what was set before."""
+    _round_products(monkeypatch, seconds=0.2)
+    matmul, begin = torch.backends.mkldnn.matmul, threading.Barrier(4)
+    before = matmul.fp32_precision
+
+    def one(place: int) -> str:
+        begin.wait(10)
+        time.sleep(0.05 * place)
+        return _route_matmul(True)
+
+    with ThreadPoolExecutor(4) as pool:
+        told = set(pool.map(one, range(4)))
+    assert len(told) == 1 and next(iter(told)).startswith("default (oneDNN would err by")
+    assert matmul.fp32_precision == before
+    _try_onednn.cache_clear()
 
 
 SIGNALLED = """
