@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from nano_think.evaluation import memories
+from nano_think.evaluation import memories, slots
 from nano_think.evaluation.reading import Document, Reading, read
 from nano_think.experts import EXPERTS, diffuser, transformer
 from nano_think.experts.diffuser import Diffuser, Noise
 from nano_think.heads.language import LanguageHead
 from nano_think.memory.entries import Entries
 from nano_think.memory.read import Gate, Neighbours, mixed_nll
+from nano_think.memory.slots import SlotReader, Source
 from nano_think.memory.store import VectorStore
 from nano_think.models import embedder as embedder_module
 from nano_think.models import think
@@ -127,6 +128,25 @@ def run_persistent() -> Run:
     return run_memory(lambda reading: memories.search(store, reading))
 
 
+def run_slots(source: Source) -> Run:
+    """The same of a memory that is read as slots, by a reader with nothing left as it begins."""
+    model, reader = tiny_mixture(), randomise_zeros(SlotReader(WIDTH))
+    keys = torch.nn.functional.normalize(torch.randn(40, WIDTH), dim=1).numpy()
+    store = VectorStore(Entries.of(keys, torch.randint(0, VOCABULARY, (40,)).numpy()))
+
+    def run(tokens_BT: Tensor) -> Tensor:
+        rows = []
+        for tokens in tokens_BT:
+            (reading,) = read(model, [Document(tokens.numpy(), 1, "made")], window=16)
+            key_SD, value_S = slots.entries_of(reading, store, source)
+            found = memories.look_up(reading, store)[source]
+            told_ND = slots.read_slots(reader, model.head, reading.hidden, key_SD, value_S, found, source)
+            rows.append(model.head.logits(told_ND).log_softmax(-1))
+        return torch.stack(rows)
+
+    return run
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_expert_cannot_see_the_future(name: str):
     """Changing a token leaves every output before it as it was, bit for bit."""
@@ -158,7 +178,11 @@ def test_block_of_the_diffuser_cannot_see_itself(size: int, offset: int):
     assert_causal(run, draw_tokens(2, T), START, (1, 3, 4, 5, 8, 9, 20, 24), seen_at)
 
 
-@pytest.mark.parametrize("run", [run_scratch, run_persistent], ids=["scratch", "persistent"])
+@pytest.mark.parametrize(
+    "run",
+    [run_scratch, run_persistent, lambda: run_slots("scratch"), lambda: run_slots("persistent")],
+    ids=["scratch", "persistent", "scratch as slots", "persistent as slots"],
+)
 def test_memory_cannot_see_the_future(run: Callable[[], Run]):
     """No probability of any token at a place depends on what comes after it, over windows and documents."""
     assert_causal(run(), draw_tokens(1, T), VOCABULARY, (1, 2, 15, 16, 17, 30, 35))
@@ -224,6 +248,9 @@ LEAKS = {
     "chat model's mask": (transformer, "causal_mask", everywhere, lambda m: run_model("chat")),
     "embedder's mask": (embedder_module, "causal_mask", everywhere, run_embedder),
     "scratch memory's age": (memories, "earlier_in_document", sees_its_own_entry, lambda m: run_scratch()),
+    "scratch memory's age, as slots": (
+        memories, "earlier_in_document", sees_its_own_entry, lambda m: run_slots("scratch"),
+    ),
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from fits import change
 from tables import markdown, told
 
-from nano_think.evaluation.ablation import NOT_ROWS
+from nano_think.evaluation.ablation import MEMORIES, NOT_ROWS
 from nano_think.evaluation.scorers import CALIBRATED
 from nano_think.evaluation.scratch import LATE
 from nano_think.stages.artifact import newest
@@ -78,7 +78,8 @@ def compare(frames: Sequence[pd.DataFrame]) -> dict[str, Any]:
     rows = {
         name: {
             "bits_per_byte": [float(one.sum() / bits) for one in values],
-            MIXTURE: against(MIXTURE, name), BEST: against(name, BEST), DENSE: against(name, DENSE),
+            MIXTURE: against(MIXTURE, name), BEST: against(name, BEST),
+            DENSE: None if name.startswith(MEMORIES) else against(name, DENSE),
         }
         for name, values in nats.items()
     }  # fmt: skip

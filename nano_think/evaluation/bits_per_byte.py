@@ -1,6 +1,5 @@
 """Bits per byte of documents, for the mixture and everything it is compared with."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -9,10 +8,11 @@ import numpy as np
 import torch
 
 from nano_think.core.errors import InputError
-from nano_think.evaluation.memories import Memories, score_memories
+from nano_think.evaluation.memories import Memories, look_up, score_memories, values_of
 from nano_think.evaluation.reading import Document, Reading, read
 from nano_think.evaluation.scorers import CALIBRATED, Controls
 from nano_think.evaluation.scratch import score_scratch
+from nano_think.evaluation.slots import score_slots
 from nano_think.models.chat import Model
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def score(
     import pandas as pd
 
     frames = []
-    control_S = memories.store.shuffled_values(seed) if memories else None
+    control_S = memories.store.shuffled_values(seed) if memories else np.zeros(0, dtype=np.int64)
     for reading in read(model, documents, window, controls):
-        more = _with_memories(reading, memories, control_S, window, seed) if memories and control_S is not None else {}
+        more = _with_memories(model, reading, memories, control_S, window, seed, controls) if memories else {}
         frames.append(_by_document(reading, reading.nats | more, model.names))
         note(len(reading.target))
         watch(reading)
@@ -53,17 +53,20 @@ def score(
 
 
 def _with_memories(
-    reading: Reading, memories: Memories, control_S: np.ndarray, window: int, seed: int
-) -> dict[str, torch.Tensor]:
-    """The mixture's nats with each memory, plain and, where the mixture is calibrated, with the same gates on top of
-    that.
+    model: Model, reading: Reading, memories: Memories, control_S: np.ndarray, window: int, seed: int,
+    controls: Controls | None,
+) -> dict[str, torch.Tensor]:  # fmt: skip
+    """The mixture's nats with each memory, each way to read it and each control, plain and, where the mixture is
+    calibrated, on top of that.
     """
-    found = score_memories(reading, memories, control_S, seed)
-    if CALIBRATED + "mixture" in reading.nats:
-        calibrated = dataclasses.replace(reading, nats={"mixture": reading.nats[CALIBRATED + "mixture"]})
-        more = score_memories(calibrated, memories, control_S, seed)
-        found |= {CALIBRATED + name: values for name, values in more.items()}
-    return found | (score_scratch(reading, memories.reader, window, seed) if memories.reader else {})
+    looked_up, values = look_up(reading, memories.store), values_of(reading, memories.store, control_S, seed)
+    found = score_memories(reading, memories, looked_up, values)
+    if memories.reader:
+        found |= score_scratch(reading, memories.reader, window, values["scratch"][1])
+    if memories.slots and model.fusion == "hidden":
+        calibration = controls.calibrations.get("mixture") if controls else None
+        found |= score_slots(reading, memories, looked_up, values, model.head, calibration)
+    return found
 
 
 def _by_document(reading: Reading, nats: dict[str, torch.Tensor], names: list[str]) -> "pd.DataFrame":

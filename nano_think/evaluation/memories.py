@@ -1,10 +1,11 @@
 """What a memory adds: readings scored again with neighbours mixed in.
 
 Two memories, two rows: *persistent*, built beforehand from the routing split; *scratch*, one document's own earlier
-tokens, dropped at its end. Each has a control whose values are shuffled: a gain that survives it is no memory.
+tokens, dropped at its end. Each has a control whose values are shuffled: a gain that survives it is no memory. Both are
+read a second way too, where that was trained (`evaluation/slots.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor
 
 from nano_think.evaluation.reading import Reading
+from nano_think.evaluation.scorers import CALIBRATED
 from nano_think.memory.read import NEIGHBOURS, Gate, Neighbours, earlier_in_document, fit_gate, mixed_nll, to_key
 from nano_think.memory.scratch import ScratchReader
+from nano_think.memory.slots import SlotReader, Slots, Source
 from nano_think.memory.store import VectorStore
 
 BLOCK = 512
@@ -21,61 +24,104 @@ BLOCK = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Memories:
-    """The persistent store and the gates of both memories, fitted on the validation split; and a trained way to read
-    the scratch memory, if there is one.
+    """The persistent store and the gates of both memories, fitted on the validation split; a trained way to read the
+    scratch memory, and a trained second way to read both, if there are any.
     """
 
     store: VectorStore
     persistent: Gate = Gate()
     scratch: Gate = Gate()
     reader: ScratchReader | None = None
+    slots: SlotReader | None = None
 
 
-def search(store: VectorStore, reading: Reading) -> Neighbours:
-    """Neighbours in a store of every token of a reading; all entries are older than all queries."""
-    similarity, value = store.search(to_key(reading.hidden).numpy(), NEIGHBOURS)
-    return Neighbours(similarity=torch.from_numpy(similarity), value=torch.from_numpy(value))
+# What the entries of each source hold, and a control that deals out other values, (S) each.
+Values = Mapping[Source, tuple[Tensor, Tensor]]
 
 
-def search_documents(reading: Reading, shuffle_seed: int | None = None) -> Neighbours:
-    """Neighbours of every token among the earlier tokens of its own document.
+def find(store: VectorStore, reading: Reading, before_N: np.ndarray | None = None) -> Slots:
+    """The nearest entries of a store for every token of a reading, all of them or those older than a time."""
+    similarity, entry = store.find(to_key(reading.hidden).numpy(), NEIGHBOURS, before_N)
+    return Slots(torch.from_numpy(similarity), torch.from_numpy(entry))
 
-    `shuffle_seed` deals the values anew over all documents of the reading: a document then remembers others' words.
-    """
-    values_N = reading.target
-    if shuffle_seed is not None:
-        values_N = values_N[torch.from_numpy(np.random.default_rng(shuffle_seed).permutation(len(values_N)))]
-    parts = [Neighbours(similarity=torch.zeros(0, NEIGHBOURS), value=torch.zeros(0, NEIGHBOURS, dtype=torch.long))]
+
+def find_in_documents(reading: Reading) -> Slots:
+    """The nearest of the earlier tokens of its own document, by number in the reading, for every token of it."""
+    numbers_N = torch.arange(len(reading.target))
+    parts = [Slots(torch.zeros(0, NEIGHBOURS), torch.zeros(0, NEIGHBOURS, dtype=torch.long))]
     for index in range(len(reading.documents)):
         tokens = reading.of(index)
-        keys, values = to_key(reading.hidden[tokens]), values_N[tokens]
+        keys, numbers = to_key(reading.hidden[tokens]), numbers_N[tokens]
         for first in range(0, len(keys), BLOCK):
-            found = earlier_in_document(keys[first : first + BLOCK], keys, values, first, NEIGHBOURS)
-            parts.append(Neighbours(similarity=_widen(found.similarity, -torch.inf), value=_widen(found.value, -1)))
-    return Neighbours.join(parts)
+            found = earlier_in_document(keys[first : first + BLOCK], keys, numbers, first, NEIGHBOURS)
+            parts.append(Slots(_widen(found.similarity, -torch.inf), _widen(found.value, -1)))
+    return Slots.join(parts)
 
 
 def _widen(part_Tk: Tensor, fill: float) -> Tensor:
     return torch.nn.functional.pad(part_Tk, (0, NEIGHBOURS - part_Tk.shape[1]), value=fill)
 
 
-def score_memories(reading: Reading, memories: Memories, control_S: np.ndarray, seed: int) -> dict[str, Tensor]:
-    """Nats of every token with each memory and with its shuffled control, by column name; `control_S` are the values
-    of the store's entries, shuffled.
+def neighbours(slots: Slots, value_S: Tensor) -> Neighbours:
+    """What the entries that were found hold."""
+    value_Tk = value_S[slots.entry] if len(value_S) else slots.entry
+    return Neighbours(similarity=slots.similarity, value=torch.where(slots.entry >= 0, value_Tk, -1))
+
+
+def search(store: VectorStore, reading: Reading) -> Neighbours:
+    """Neighbours in a store of every token of a reading; all entries are older than all queries."""
+    return neighbours(find(store, reading), torch.from_numpy(store.entries.value))
+
+
+def search_documents(reading: Reading) -> Neighbours:
+    """Neighbours of every token among the earlier tokens of its own document."""
+    return neighbours(find_in_documents(reading), reading.target)
+
+
+def values_of_others(reading: Reading, else_S: Tensor, seed: int) -> Tensor:
+    """For every token a value of another document of the reading, drawn anew, (N); of one document alone, of `else_S`.
+
+    A document that were dealt its own values would be shown what it says later.
     """
-    nats, target = reading.nats["mixture"], reading.target
-    # The control has the same keys, so one search serves both.
-    similarity, entry = memories.store.find(to_key(reading.hidden).numpy(), NEIGHBOURS)
-    persistent, shuffled = (
-        Neighbours(similarity=torch.from_numpy(similarity), value=torch.from_numpy(memories.store.pick(value_S, entry)))
-        for value_S in (memories.store.entries.value, control_S)
-    )
-    return {
-        "persistent": mixed_nll(nats, target, persistent, memories.persistent),
-        "persistent_shuffled": mixed_nll(nats, target, shuffled, memories.persistent),
-        "scratch": mixed_nll(nats, target, search_documents(reading), memories.scratch),
-        "scratch_shuffled": mixed_nll(nats, target, search_documents(reading, seed), memories.scratch),
-    }
+    draw, target_N = np.random.default_rng(seed), reading.target
+    count_M = torch.bincount(reading.document, minlength=len(reading.documents))
+    first_N, count_N = (count_M.cumsum(0) - count_M)[reading.document], count_M[reading.document]
+    others_N, share_N = len(target_N) - count_N, torch.from_numpy(draw.random(len(target_N)))
+    if (others_N > 0).all():
+        place_N = (share_N * others_N).long()
+        return target_N[torch.where(place_N >= first_N, place_N + count_N, place_N)]
+    return else_S[(share_N * len(else_S)).long()] if len(else_S) else torch.zeros_like(target_N)
+
+
+def look_up(reading: Reading, store: VectorStore) -> dict[Source, Slots]:
+    """What each memory shows to every token of a reading. Controls have the same keys, so one search serves all."""
+    return {"persistent": find(store, reading), "scratch": find_in_documents(reading)}
+
+
+def values_of(reading: Reading, store: VectorStore, control_S: np.ndarray, seed: int) -> Values:
+    """What the entries of each memory hold, and a control: of the store `control_S`, its values dealt out anew, and of
+    a document's own tokens the values of others.
+    """
+    kept, control = torch.from_numpy(store.entries.value), torch.from_numpy(control_S)
+    return {"persistent": (kept, control), "scratch": (reading.target, values_of_others(reading, kept, seed))}
+
+
+def score_memories(
+    reading: Reading, memories: Memories, found: dict[Source, Slots], values: Values
+) -> dict[str, Tensor]:
+    """Nats of every token with each memory and with its shuffled control, by column name; where the mixture is
+    calibrated, also with the same gates on top of that.
+    """
+    scored = {}
+    for source, slots in found.items():
+        gate = memories.persistent if source == "persistent" else memories.scratch
+        for ending, value_S in zip(("", "_shuffled"), values[source], strict=True):
+            shown = neighbours(slots, value_S)
+            for prefix in ("", CALIBRATED):
+                if f"{prefix}mixture" in reading.nats:
+                    nats_N = reading.nats[f"{prefix}mixture"]
+                    scored[f"{prefix}{source}{ending}"] = mixed_nll(nats_N, reading.target, shown, gate)
+    return scored
 
 
 def fit_memories(store: VectorStore, readings: Sequence[Reading]) -> Memories:

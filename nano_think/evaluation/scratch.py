@@ -35,17 +35,15 @@ def told_by(reading: Reading) -> Iterator[tuple[slice, Told]]:
 
 
 @torch.no_grad()
-def score_scratch(reading: Reading, reader: ScratchReader, window: int, seed: int) -> dict[str, Tensor]:
-    """Nats of every token by column: with all earlier tokens remembered, plain and with values shuffled over all
-    documents of the reading; and of tokens beyond a document's first window alone (0 elsewhere), without memory and
-    with what lies beyond the window remembered, plain and shuffled. All of it once more, where the mixture is
-    calibrated.
+def score_scratch(reading: Reading, reader: ScratchReader, window: int, control_N: Tensor) -> dict[str, Tensor]:
+    """Nats of every token by column: with all earlier tokens remembered, plain and with the values `control_N` in their
+    place; and of tokens beyond a document's first window alone (0 elsewhere), without memory and with what lies beyond
+    the window remembered, plain and shuffled. All of it once more, where the mixture is calibrated.
     """
-    order_N = torch.from_numpy(np.random.default_rng(seed).permutation(len(reading.target)))
     said = {prefix: f"{prefix}mixture" for prefix in ("", CALIBRATED) if f"{prefix}mixture" in reading.nats}
-    found = {prefix + name: torch.zeros(len(order_N)) for prefix in said for name in COLUMNS}
+    found = {prefix + name: torch.zeros(len(control_N)) for prefix in said for name in COLUMNS}
     for place, told in told_by(reading):
-        values = (told.target, reading.target[order_N[place]])
+        values = (told.target, control_N[place])
         every, late = reader.recall(told, window, "all", values), torch.arange(len(told.target)) >= window
         beyond = reader.recall(told, window, "beyond", values) if late.any() else every
         for prefix, name in said.items():

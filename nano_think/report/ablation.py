@@ -32,9 +32,13 @@ NAMES = {
     "scratch_shuffled": "the same, values shuffled (control)",
     "scratch_trained": "mixture + trained scratch memory",
     "scratch_trained_shuffled": "the same, values shuffled (control)",
+    "persistent_slots": "mixture + persistent memory as slots",
+    "persistent_slots_shuffled": "the same, values shuffled (control)",
+    "scratch_slots": "mixture + scratch memory as slots",
+    "scratch_slots_shuffled": "the same, values shuffled (control)",
     "dense": "dense control",
 }
-WITH_MEMORY = ("persistent", "scratch", "scratch_trained")
+WITH_MEMORY = ("persistent", "persistent_slots", "scratch", "scratch_slots", "scratch_trained")
 CONTROLS = tuple(f"{name}_shuffled" for name in WITH_MEMORY)
 NOT_MODELS = ("oracle", *CONTROLS)
 LAST = ("mixture", "dense", *(row for name in WITH_MEMORY for row in (name, f"{name}_shuffled")), "oracle")

@@ -39,7 +39,8 @@ def costs(
     kept = cost(members, "router", *(["memory"] if "memory" in seconds else []))
     found |= {"persistent": kept, "persistent_shuffled": kept}
     found |= {"scratch": found["mixture"], "scratch_shuffled": found["mixture"]}
-    found |= {"scratch_trained": kept, "scratch_trained_shuffled": kept}
+    trained = ("scratch_trained", "persistent_slots", "scratch_slots")
+    found |= {name + ending: kept for name in trained for ending in ("", "_shuffled")}
     if "dense" in flops:
         found["dense"] = cost(["dense"])
     return found

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,9 +17,11 @@ from nano_think.evaluation.documents import split_documents
 from nano_think.evaluation.memories import Memories, fit_memories
 from nano_think.evaluation.reading import Reading, read
 from nano_think.evaluation.scratch import fit_reader
+from nano_think.evaluation.slots import fit_slots
 from nano_think.memory.entries import Entries
 from nano_think.memory.read import Gate, to_key
 from nano_think.memory.scratch import ScratchReader
+from nano_think.memory.slots import SOURCES, SlotReader
 from nano_think.memory.store import VectorStore
 from nano_think.models.checkpoint import load_mixture
 from nano_think.models.think import NanoThink
@@ -28,7 +30,9 @@ from nano_think.stages.artifact import Artifact
 from nano_think.stages.space import Job, expert_modules
 from nano_think.stages.stage import Context, Inputs, Stage
 
-STORE, GATES, READER = "store.safetensors", "gates.json", "scratch.safetensors"
+STORE, GATES, READER, SLOTS = "store.safetensors", "gates.json", "scratch.safetensors", "slots.safetensors"
+
+Reader = TypeVar("Reader", ScratchReader, SlotReader)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +53,7 @@ class MemoryJob(Job):
 
 
 class Memory(Stage):
-    """Build the store, fit the gates."""
+    """Build the store, fit the gates, train what reads it."""
 
     name = "memory"
     config: MemoryJob
@@ -69,7 +73,12 @@ class Memory(Stage):
         write_json(out / GATES, gates)
         reader = fit_reader(written, job.space.window)
         save_weights(out / READER, reader.state_dict())
-        return {"entries": len(store), "fitted_on": sum(len(reading.target) for reading in fitted), "gates": gates}
+        told = {"entries": len(store), "fitted_on": sum(len(reading.target) for reading in fitted), "gates": gates}
+        if model.fusion == "hidden":
+            slots = fit_slots(model.head, store, written, fitted)
+            save_weights(out / SLOTS, slots.state_dict())
+            told |= {"slots": {name: slots.gate[at].tanh().tolist() for at, name in enumerate(SOURCES)}}
+        return told
 
     def _read(self, model: NanoThink, tokens: TokenSet, most: int) -> list[Reading]:
         readings = list(read(model, split_documents(tokens, most, seed=0), self.config.space.window))
@@ -103,13 +112,15 @@ def load_memories(artifact: Artifact) -> Memories:
     gates = read_json(artifact.path / GATES)
     store = VectorStore.load(artifact.path / STORE, artifact.manifest["inputs"]["router"]["digest"])
     gate = {name: Gate(**gates[name]) for name in ("persistent", "scratch")}
-    return Memories(store=store, reader=_reader(artifact, store.entries.width), **gate)
+    reader = _trained(ScratchReader, artifact, READER, store.entries.width)
+    slots = _trained(SlotReader, artifact, SLOTS, store.entries.width)
+    return Memories(store=store, reader=reader, slots=slots, **gate)
 
 
-def _reader(artifact: Artifact, width: int) -> ScratchReader | None:
-    """How the scratch memory is read; None from an artifact that is older than that."""
-    if READER not in artifact.manifest["files"]:
+def _trained(kind: type[Reader], artifact: Artifact, name: str, width: int) -> Reader | None:
+    """A trained way to read memories; None from an artifact that is older than that."""
+    if name not in artifact.manifest["files"]:
         return None
-    reader = ScratchReader(width)
-    fill(reader, load_weights(artifact.path / READER), artifact.path / READER)
+    reader = kind(width)
+    fill(reader, load_weights(artifact.path / name), artifact.path / name)
     return reader.requires_grad_(False)

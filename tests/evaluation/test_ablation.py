@@ -28,6 +28,8 @@ def test_every_row_is_there_with_both_figures(scored):
     assert {row["scorer"] for row in found["rows"]} == {*model.names, *mixed, *memories}
     assert all(row["bits_per_byte"] > 0 and row["calibrated"] > 0 for row in found["rows"])
     assert found["documents"] == len(frame) and found["best_expert"] in model.names
+    against = {row["scorer"]: row["against"]["dense"] for row in found["rows"]}
+    assert {name for name, one in against.items() if one is None} == {"dense", *memories}
     json.dumps(found, allow_nan=False)
 
 

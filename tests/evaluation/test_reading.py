@@ -194,12 +194,16 @@ def test_scratch_memory_helps_on_a_repeated_text_and_its_shuffle_does_not():
     assert scratch["dense"] is None
 
 
-def test_shuffled_memory_keeps_who_is_found_and_deals_values_anew():
-    (one,) = read_all(tiny_mixture(), make_documents((40, 25)), window=16)
-    plain, shuffled = search_documents(one), search_documents(one, 1)
-    assert torch.equal(plain.similarity, shuffled.similarity)
-    assert (plain.value != shuffled.value).float().mean() > 0.5
-    assert ((plain.value < 0) == (shuffled.value < 0)).all()
+def test_the_control_remembers_other_documents_words():
+    """Never its own, of which some are still to come; a document alone those of the store, and of an empty one none."""
+    (one,) = read_all(tiny_mixture(), make_documents((40, 25, 1, 9)), window=16)
+    alone = dataclasses.replace(one, target=one.document * 7)
+    control_N = memories.values_of_others(alone, torch.zeros(0), seed=1)
+    assert (control_N != alone.target).all() and set(control_N.tolist()) == {0, 7, 21}
+    assert not torch.equal(control_N, memories.values_of_others(alone, torch.zeros(0), seed=2))
+    (one,) = read_all(tiny_mixture(), make_documents((40,)), window=16)
+    assert set(memories.values_of_others(one, torch.tensor([3, 4]), seed=1).tolist()) == {3, 4}
+    assert not memories.values_of_others(one, torch.zeros(0), seed=1).any()
 
 
 def test_documents_without_text_have_no_neighbours():
