@@ -1,4 +1,4 @@
-"""`nano-think memory sleep`: merge near-duplicates."""
+"""`nano-think memory sleep`: merge near-duplicates within each conversation."""
 
 import json
 import sys
@@ -13,7 +13,11 @@ from nano_think.memory.places import places
 
 @dataclass(frozen=True, kw_only=True)
 class SleepArguments:
-    """Merge entries with the same next token and almost the same key; the newest stands for all of them."""
+    """Merge entries of one document (conversation) with the same next token and almost the same key.
+
+    The newest stands for all of them. No text goes, and nothing is merged into another document: `forget` erases what
+    it always did.
+    """
 
     namespace: str
     """Whose."""
