@@ -31,18 +31,18 @@ class StatsArguments:
 def main(arguments: list[str]) -> int:
     wanted = parse_arguments(StatsArguments, "memory stats", arguments)
     found, damaged = list[dict[str, Any]](), list[ArtifactError]()
-    for one in places(wanted.root, wanted.namespace):
+    for memory in places(wanted.root, wanted.namespace):
         try:
-            found.append(_stats(one))
+            found.append(_stats(memory))
         except ArtifactError as error:
             damaged.append(error)
     if wanted.json:
         print(json.dumps({"memories": found}))
     elif found or not damaged:
         _show(found)
-    for error in damaged[:-1]:
-        print(f"nano-think: error: {clean(str(error))}", file=sys.stderr)
-    # The last one as any verb tells its error, with its exit code.
+    for one in damaged[:-1]:
+        print(f"nano-think: error: {clean(str(one))}", file=sys.stderr)
+    # The last one is told as any verb's error is, with its exit code.
     if damaged:
         raise damaged[-1]
     return 0
