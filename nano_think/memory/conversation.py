@@ -178,21 +178,24 @@ class Conversations:
     def forget(self, documents: Collection[int] | None = None) -> int:
         """Erase documents, or all, from every file; how many entries went.
 
-        What sleep has merged into a newer entry of another document went when it was merged; there, its count remains.
+        Their tokens, keys and counts: sleep merges within a document alone. What the model thought in another document
+        while it had read these, as in one that branched off, is that document's own and stays.
         """
         return self._rewrite(lambda turn: None if documents is None or turn.document in documents else turn)
 
     def sleep(self, threshold: float) -> int:
-        """Merge near-duplicates (`merge`, which see); how many entries went."""
+        """Merge near-duplicates (`merge`, which see); how many entries went. Every turn keeps its tokens, also one of
+        which no entry is left.
+        """
         with self._writing:
             weight_S, time_S = merge(self.entries, threshold), self.entries.time
 
-            def awake(turn: Turn) -> Turn | None:
+            def awake(turn: Turn) -> Turn:
                 first, end = np.searchsorted(time_S, [turn.time, turn.end])
                 weight_n = weight_S[first:end]
                 left_n = weight_n > 0
                 offset, weight, key = turn.offset[left_n], weight_n[left_n], turn.key[left_n]
-                return dataclasses.replace(turn, offset=offset, weight=weight, key=key) if len(offset) else None
+                return dataclasses.replace(turn, offset=offset, weight=weight, key=key)
 
             return self._rewrite(awake)
 

@@ -130,7 +130,8 @@ class Journal:
         """Replace the file, at once, by one with what `keep` leaves of each turn; then it is to be read again."""
         self.stop_writing()
         head = dataclasses.replace(self.head, generation=uuid.uuid4().hex)
-        self._publish(head, filter(None, map(keep, self.read())))
+        # A turn without entries is false, and still to be kept.
+        self._publish(head, (turn for turn in map(keep, self.read()) if turn is not None))
 
     def _publish(self, head: Head, turns: Iterable[Turn]) -> None:
         with replacing(self.path) as temporary, temporary.open("wb") as file:

@@ -1,6 +1,6 @@
 """What sleep does: near-duplicates become one entry that stands for all of them.
 
-S entries, D model width, m entries of one value, l leaders
+S entries, D model width, m entries of one document and value, l leaders
 """
 
 import numpy as np
@@ -11,15 +11,19 @@ BLOCK = 1024
 
 
 def merge(entries: Entries, threshold: float) -> np.ndarray:
-    """New weights, (S): entries with the same value whose keys have a cosine of at least `threshold` become one.
+    """New weights, (S): entries of one document with the same value whose keys have a cosine of at least `threshold`
+    become one.
 
-    The newest of them stays, with its own key and the sum of the weights; the others get 0. It must be the newest: an
-    older one with a younger one's weight would tell a query between the two what came after it. With weights, what the
-    memory says at a query is what it said before, as far as the merged keys are alike (`Neighbours.share`).
+    What one conversation has said never stands for another's, so that either can be erased without a trace and without
+    the other. The newest of them stays, with its own key and the sum of the weights; the others get 0. It must be the
+    newest: an older one with a younger one's weight would tell a query between the two what came after it. With
+    weights, what the memory says at a query is what it said before, as far as the merged keys are alike
+    (`Neighbours.share`).
     """
     weight_S = entries.weight.copy()
-    order_S = np.argsort(entries.value, kind="stable")
-    bounds = np.flatnonzero(np.diff(entries.value[order_S])) + 1
+    order_S = np.lexsort((entries.value, entries.document))
+    parts_S = (np.diff(entries.document[order_S]) != 0) | (np.diff(entries.value[order_S]) != 0)
+    bounds = np.flatnonzero(parts_S) + 1
     for members in np.split(order_S, bounds):
         if len(members) > 1:
             _merge_alike(entries.key, members[::-1], threshold, weight_S)
@@ -27,7 +31,7 @@ def merge(entries: Entries, threshold: float) -> np.ndarray:
 
 
 def _merge_alike(keys_SD: np.ndarray, members_m: np.ndarray, threshold: float, weight_S: np.ndarray) -> None:
-    """Within entries of one value, the newest first: each joins the most similar earlier leader, or leads."""
+    """Within one document and value, the newest first: each entry joins the most similar earlier leader, or leads."""
     leaders_l = members_m[:0]
     for first in range(0, len(members_m), BLOCK):
         block = members_m[first : first + BLOCK]

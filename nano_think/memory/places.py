@@ -45,7 +45,11 @@ def place(root: Path, model: str, namespace: str) -> Path:
 
 
 def places(root: Path, namespace: str | None = None) -> list[Place]:
-    """Every memory under a root, or those of one namespace; `UsageError` where a namespace has none."""
+    """Every memory under a root, or those of one namespace; `UsageError` where there is no root, or a namespace has
+    none.
+    """
+    if not root.is_dir():
+        raise UsageError(f"root '{root}': no such folder; name the one that holds the memories with --root")
     found = [Place(folder=log.parent) for log in sorted((root / "memory").glob(f"*/*/{LOG}"))]
     if namespace is None:
         return found
@@ -110,7 +114,7 @@ def _runs(turns: list[Turn]) -> list[list[Turn]]:
     runs: list[list[Turn]] = []
     for turn in sorted(turns, key=lambda one: (one.document, one.time)):
         last = runs[-1][-1] if runs else None
-        if last and (last.document, last.first + len(last.tokens) - 1) == (turn.document, turn.first):
+        if last is not None and (last.document, last.first + len(last.tokens) - 1) == (turn.document, turn.first):
             runs[-1].append(turn)
         else:
             runs.append([turn])

@@ -53,9 +53,9 @@ class Head:
 class Turn:
     """T + 1 tokens in a row of one document, and the entries that are left of the first T.
 
-    tokens (T + 1); offset (n): which tokens have an entry, increasing; weight (n) and key (n, D) of the entries.
-    document: its number; first: the position of the first token in it; time: the time of the first token, each next one
-    being one later; written: seconds since 1970, UTC.
+    tokens (T + 1); offset (n): which tokens have an entry, increasing; weight (n) and key (n, D) of the entries. n
+    is 0 where sleep has merged all into later turns. document: its number; first: the position of the first token in
+    it; time: the time of the first token, each next one being one later; written: seconds since 1970, UTC.
     """
 
     tokens: np.ndarray
@@ -92,6 +92,14 @@ class Turn:
         columns |= {"offset": self.offset.astype(np.int32), "weight": self.weight.astype(np.float32)}
         return save(columns | {"key": np.ascontiguousarray(self.key, dtype=np.float32)})
 
+    def _fits(self, width: int) -> bool:
+        """Whether its columns fit together; also of no entries, whose tokens no offset points into."""
+        entries, ids = len(self), (self.tokens, self.offset)
+        shapes = self.offset.shape == self.weight.shape == (entries,) and self.key.shape == (entries, width)
+        if not shapes or self.tokens.ndim != 1 or len(self.tokens) < 2 or any(one.dtype.kind != "i" for one in ids):
+            return False
+        return not entries or 0 <= self.offset.min() <= self.offset.max() < len(self.tokens) - 1
+
     @classmethod
     def unpack(cls, payload: bytes, width: int, path: Path) -> "Turn":
         try:
@@ -99,8 +107,7 @@ class Turn:
             document, first, time, written = columns.pop("about").tolist()
             turn = cls(**columns, document=document, first=first, time=time, written=written)
             # Also what a stranger may have written, with checksums that are right.
-            fitting = turn.key.shape == (len(turn), width) and turn.weight.shape == (len(turn),)
-            if not fitting or (len(turn) and not 0 <= turn.offset.min() <= turn.offset.max() < len(turn.tokens) - 1):
+            if not turn._fits(width):
                 raise ValueError("its columns do not fit together")
             return turn
         except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:

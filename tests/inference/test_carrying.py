@@ -136,6 +136,21 @@ def test_what_is_forgotten_leaves_no_trace(model: Chat, tmp_path: Path):
     session.close()
 
 
+def test_what_sleep_has_merged_was_said_all_the_same(model: Chat, tmp_path: Path):
+    """Also a turn of which no entry is left: what is kept is read off the same tokens as before."""
+    with Conversations(folder_of(tmp_path), OWNER, write=True) as memory:
+        key_TD = torch.eye(WIDTH)[:4].numpy()
+        memory.append(0, [3, 4, 5, 6, 7], key_TD)
+        memory.append(0, [3, 4, 5, 6, 7, 8], torch.eye(WIDTH)[:5].numpy(), first=4)
+        before = carried(model, memory)
+        assert memory.sleep(0.99) == 4 and memory.kept
+        assert memory.kept.generation != memory.generation, "a copy that is not believed"
+        after = carried(model, memory)
+    for part, own in before.items():
+        for name, tensor in own.items():
+            torch.testing.assert_close(after[part][name], tensor)
+
+
 def test_a_text_longer_than_the_window_is_remembered_within_its_request(model: Chat, tmp_path: Path):
     """Another beginning, which has long left the window, makes another answer; without the part it does not."""
     beginnings = [draw_tokens(1, 30, seed=seed)[0, 1:].tolist() for seed in (1, 2)]

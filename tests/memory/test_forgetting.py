@@ -12,6 +12,7 @@ import torch
 from nano_think.core.errors import StorageError
 from nano_think.memory import index as index_module
 from nano_think.memory import merging
+from nano_think.memory.conversation import Conversations
 from nano_think.memory.entries import Entries
 from nano_think.memory.merging import merge
 from nano_think.memory.read import Neighbours
@@ -101,7 +102,7 @@ def merge_one_by_one(entries: Entries, threshold: float) -> np.ndarray:
     weight_S, leaders = entries.weight.copy(), []
     for one in reversed(range(len(entries))):
         for leader in leaders:
-            alike = entries.value[leader] == entries.value[one]
+            alike = all(column[leader] == column[one] for column in (entries.value, entries.document))
             if alike and entries.key[leader] @ entries.key[one] >= threshold:
                 weight_S[leader] += weight_S[one]
                 weight_S[one] = 0
@@ -112,19 +113,25 @@ def merge_one_by_one(entries: Entries, threshold: float) -> np.ndarray:
 
 
 def near_duplicates(groups: int, copies: int, noise: float = 1e-3) -> Entries:
-    """Groups of keys that are almost the same, shuffled; every third of a group has another value."""
+    """Groups of keys that are almost the same, shuffled; every third of a group has another value, every fourth is of
+    another document.
+    """
     generator = np.random.default_rng(0)
     number = generator.permutation(np.repeat(np.arange(groups), copies))
     key_SD = keys(groups)[number] + (noise * generator.normal(size=(len(number), WIDTH))).astype(np.float32)
     key_SD /= np.linalg.norm(key_SD, axis=1, keepdims=True)
-    return Entries.of(key_SD, np.where(np.arange(len(number)) % 3 == 0, 99, number % 5))
+    place_S = np.arange(len(number))
+    return Entries.of(key_SD, np.where(place_S % 3 == 0, 99, number % 5), document=(place_S % 4 == 0))
 
 
 def test_merging_is_its_plain_twin():
     entries = near_duplicates(20, 6)
     weight_S = merge(entries, 0.99)
     np.testing.assert_array_equal(weight_S, merge_one_by_one(entries, 0.99))
-    assert weight_S.sum() == 120 and 20 <= (weight_S > 0).sum() < 60
+    assert weight_S.sum() == 120 and 20 <= (weight_S > 0).sum() < 80
+    for document in (0, 1):
+        mine_S = entries.document == document
+        assert weight_S[mine_S].sum() == mine_S.sum(), "none stands for another's"
 
 
 def test_merging_in_blocks_keeps_the_count_and_the_newest(monkeypatch: pytest.MonkeyPatch):
@@ -136,6 +143,7 @@ def test_merging_in_blocks_keeps_the_count_and_the_newest(monkeypatch: pytest.Mo
     assert weight_S.sum() == whole.sum() == len(entries)
     for leader in np.flatnonzero(weight_S == 0):
         alike = (entries.key @ entries.key[leader] >= 0.9999) & (entries.value == entries.value[leader])
+        alike &= entries.document == entries.document[leader]
         assert (np.flatnonzero(alike & (weight_S > 0)) > leader).any()
 
 
@@ -167,17 +175,65 @@ def test_merging_tells_no_query_what_came_after_it():
     assert merge(entries, 0.9).tolist() == [0, 0, 3]
 
 
+def say_twice(memory: Conversations, document: int) -> None:
+    """A document that says the same words twice, in two turns, and then others."""
+    memory.append(document, [1, 2, 3], keys(2))
+    memory.append(document, [1, 2, 3], keys(2), first=2)
+    memory.append(document, [3, 4], keys(1, seed=7), first=4)
+
+
+def tokens_by_turn(memory: Conversations) -> list[tuple[int, list[int]]]:
+    return [(turn.document, turn.tokens.tolist()) for turn in memory.turns()]
+
+
 def test_sleep_is_kept_and_told(tmp_path: Path):
-    """The text stays, so that it can be encoded again; a turn of which no entry is left goes."""
+    """Words that a document says twice become one with both weights; a turn of which no entry is left keeps its text,
+    wherever the memory is opened again.
+    """
     with open_memory(tmp_path) as memory:
-        memory.append(0, [1, 2, 3], keys(2))
-        memory.append(1, [1, 2, 3, 4], np.concatenate([keys(2), keys(1, seed=7)]))
-        memory.append(2, [8, 2, 9], np.concatenate([keys(1), keys(1, seed=8)]))
+        say_twice(memory, 0)
+        memory.append(0, [8, 2, 9], np.concatenate([keys(1), keys(1, seed=8)]), first=5)
+        said = tokens_by_turn(memory)
         assert memory.sleep(0.99) == 3
-        assert memory.sleep(0.99) == 0
+        assert [len(turn) for turn in memory.turns()] == [0, 1, 1, 2] and tokens_by_turn(memory) == said
+        assert memory.sleep(0.99) == 0 and tokens_by_turn(memory) == said
     with open_memory(tmp_path) as memory:
-        assert [turn.tokens.tolist() for turn in memory.turns()] == [[1, 2, 3, 4], [8, 2, 9]]
+        assert tokens_by_turn(memory) == said and memory.clock == 7
         assert memory.entries.weight.tolist() == [2, 1, 3, 1]
         assert memory.entries.value.tolist() == [3, 4, 2, 9] and memory.entries.time.tolist() == [3, 4, 5, 6]
-        remember(memory, 3)
         assert memory.search(keys(1), 1).weight.tolist() == [[3.0]]
+        memory.append(0, [1, 2, 3], keys(2), first=7)
+        assert memory.sleep(0.99) == 2 and memory.entries.weight.tolist() == [1, 1, 4, 3]
+        assert [len(turn) for turn in memory.turns()] == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["older first", "newer first"])
+def test_what_sleeps_in_one_document_is_not_another_s(order: tuple[int, int], tmp_path: Path):
+    """Two say the same; whichever is forgotten first leaves nothing, and takes nothing of the other along."""
+    with open_memory(tmp_path) as memory:
+        for document in (0, 1):
+            say_twice(memory, document)
+        plain = tokens_by_turn(memory)
+        assert memory.sleep(0.99) == 4 and tokens_by_turn(memory) == plain
+        assert memory.entries.weight.tolist() == [2, 2, 1] * 2
+        first, last = order
+        assert memory.forget([first]) == 3
+        assert memory.entries.document.tolist() == [last] * 3 and memory.entries.weight.tolist() == [2, 2, 1]
+        assert tokens_by_turn(memory) == [turn for turn in plain if turn[0] == last]
+        assert memory.forget([last]) == 3 and not len(memory) and not tokens_by_turn(memory)
+    assert all(key.tobytes() not in everything(tmp_path) for key in keys(2))
+
+
+def test_readers_and_evictions_know_turns_without_entries(tmp_path: Path):
+    """A reader that was open before the sleep sees what is left; the oldest turns go, with entries or without."""
+    with open_memory(tmp_path, limit=512) as memory, open_memory(tmp_path, write=False) as reader:
+        say_twice(memory, 0)
+        reader.refresh()
+        memory.sleep(0.99)
+        reader.refresh()
+        assert len(reader) == 3 and [len(turn) for turn in reader.turns()] == [0, 2, 1]
+        remember(memory, 1, rows=200)
+        reader.refresh()
+        assert len(reader) == 203
+        remember(memory, 2, rows=400)
+        assert {turn.document for turn in memory.turns()} == {2}

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from nano_think.core.errors import ArtifactError, StorageError
 from nano_think.memory import log as log_module
 from nano_think.memory.turn import Head, Turn
-from tests.memory.conversations import keys, open_memory, remember, tokens_of
+from tests.memory.conversations import WIDTH, keys, open_memory, remember, tokens_of
 
 WRITER = Path(__file__).with_name("killed.py")
 
@@ -178,6 +179,58 @@ def test_columns_that_do_not_fit_together_are_refused(columns: dict, tmp_path: P
     assert len(Turn.unpack(Turn(**right, **places).pack(), 4, tmp_path)) == 2
     with pytest.raises(ArtifactError, match="not a turn"):
         Turn.unpack(Turn(**right | columns, **places).pack(), 4, tmp_path)
+
+
+NO_ENTRIES = {"offset": np.zeros(0), "weight": np.zeros(0), "key": np.zeros((0, WIDTH))}
+TOLD = {"document": 2, "first": 5, "time": 9, "written": 7}
+
+
+def test_a_turn_without_entries_is_read_back(tmp_path: Path):
+    turn = Turn.unpack(Turn(tokens=np.arange(4), **NO_ENTRIES, **TOLD).pack(), WIDTH, tmp_path)
+    assert turn.tokens.tolist() == [0, 1, 2, 3] and (len(turn), turn.end) == (0, 12)
+    assert len(turn.entries()) == 0 and turn.entries().width == WIDTH
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"tokens": np.array(7)},
+        {"tokens": np.zeros(0)},
+        {"tokens": np.zeros(1)},
+        {"tokens": np.zeros((2, 2))},
+        {"weight": np.ones(1)},
+        {"key": np.zeros((0, 3))},
+        {"key": np.zeros((1, WIDTH))},
+        {"offset": np.zeros((0, 2))},
+    ],
+    ids=["no row", "no tokens", "one token", "two rows", "a weight", "narrow keys", "a key", "wide offsets"],
+)
+def test_damaged_turns_without_entries_are_refused(columns: dict, tmp_path: Path):
+    with pytest.raises(ArtifactError, match="not a turn"):
+        Turn.unpack(Turn(**{"tokens": np.arange(4)} | NO_ENTRIES | columns, **TOLD).pack(), WIDTH, tmp_path)
+
+
+@pytest.mark.parametrize("column", ["tokens", "offset"])
+def test_ids_that_are_no_whole_numbers_are_refused(column: str, tmp_path: Path):
+    columns = load(Turn(tokens=np.arange(4), **NO_ENTRIES, **TOLD).pack())
+    with pytest.raises(ArtifactError, match="not a turn"):
+        Turn.unpack(save(columns | {column: columns[column].astype(np.float32)}), WIDTH, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["head", "tokens", "end"])
+def test_a_flipped_byte_of_a_turn_without_entries_is_damage(place: str, tmp_path: Path):
+    """In the middle of a log, as any other: told with its byte, and never cut off."""
+    with open_memory(tmp_path) as memory:
+        memory.append(0, [1, 2, 3], keys(2))
+        memory.append(0, [1, 2, 3], keys(2), first=2)
+        memory.sleep(0.99)
+    path = memory.folder / "entries.log"
+    content, (begin, end, _) = bytearray(path.read_bytes()), ends(path)
+    content[{"head": begin, "tokens": content.index(np.array([1, 2, 3], "<i4").tobytes()), "end": end - 1}[place]] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"byte {begin} is damaged"):
+        open_memory(tmp_path)
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("payload", [b"", b"no", b"[1]", b'{"model": 1}', bytes(9)])

@@ -48,6 +48,26 @@ def test_weights_and_gaps_of_a_sleep_are_kept(tmp_path: Path):
     assert np.allclose(again.entries.key, count_context(np.arange(4))[1:])
 
 
+def test_a_turn_that_sleep_left_no_entry_of_is_read_again(tmp_path: Path):
+    """Its tokens are the context of those behind it, and it stays a turn."""
+    with open_memory(tmp_path) as memory:
+        memory.append(0, [1, 2, 1], keys(2))
+        memory.append(0, [1, 2, 1, 3], np.concatenate([keys(2), keys(1, seed=1)]), first=2)
+        assert memory.sleep(0.99) == 2
+    new = place(tmp_path, OTHER.model, "alice")
+    encode_again(memory.folder, new, OTHER, count_context)
+    again = Conversations(new, OTHER)
+    assert [turn.tokens.tolist() for turn in again.turns()] == [[1, 2, 1], [1, 2, 1, 3]]
+    assert again.entries.weight.tolist() == [2, 2, 1] and again.entries.position.tolist() == [2, 3, 4]
+    assert np.allclose(again.entries.key, count_context(np.arange(5))[2:])
+
+
+def test_a_root_that_is_not_there_is_told(tmp_path: Path):
+    for namespace in (None, "alice"):
+        with pytest.raises(UsageError, match=r"no/root': no such folder; .*--root"):
+            places(tmp_path / "no" / "root", namespace)
+
+
 def test_the_models_own_memory_comes_first(tmp_path: Path):
     for owner in (OWNER, Owner(model="d" * 64, tokenizer=OWNER.tokenizer, width=WIDTH)):
         with open_memory(tmp_path, owner=owner) as memory:

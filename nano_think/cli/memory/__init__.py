@@ -6,7 +6,7 @@ VERBS = {
     "stats": Verb("what is remembered, of whom and for which model", "nano_think.cli.memory.stats:main"),
     "search": Verb("the entries nearest to a text", "nano_think.cli.memory.search:main"),
     "forget": Verb("erase conversations, or a namespace, from the disk", "nano_think.cli.memory.forget:main"),
-    "sleep": Verb("merge near-duplicates", "nano_think.cli.memory.sleep:main"),
+    "sleep": Verb("merge near-duplicates within each conversation", "nano_think.cli.memory.sleep:main"),
     "export": Verb("the text of every turn, as JSON lines", "nano_think.cli.memory.export:main"),
 }
 

@@ -14,7 +14,12 @@ from nano_think.stages.artifact import find_model
 
 @dataclass(frozen=True, kw_only=True)
 class ForgetArguments:
-    """Erase documents (conversations) of a namespace, or all of it."""
+    """Erase documents (conversations) of a namespace, or all of it.
+
+    All entries and tokens of a document go, from every file. What stands in other documents stays, also where it was
+    thought or answered in sight of this one: a conversation that branched off keeps only its own end, but its keys had
+    the beginning in view, and an answer may repeat what it was told. --all leaves nothing.
+    """
 
     namespace: str
     """Whose."""

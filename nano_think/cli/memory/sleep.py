@@ -1,4 +1,4 @@
-"""`nano-think memory sleep`: merge near-duplicates."""
+"""`nano-think memory sleep`: merge near-duplicates within each conversation."""
 
 import json
 import sys
@@ -13,12 +13,16 @@ from nano_think.memory.places import places
 
 @dataclass(frozen=True, kw_only=True)
 class SleepArguments:
-    """Merge entries with the same next token and almost the same key; the newest stands for all of them."""
+    """Merge entries of one document (conversation) with the same next token and almost the same key.
+
+    The newest stands for all of them. No text goes, and nothing is merged into another document, so `forget`
+    still erases exactly one.
+    """
 
     namespace: str
     """Whose."""
     threshold: float = 0.99
-    """Least cosine of two keys that count as the same (-1 to 1)."""
+    """Least cosine of two keys that count as the same (more than 0, at most 1)."""
     root: Path = Path("artifacts")
     """Artifact root."""
     json: bool = False

@@ -1,6 +1,7 @@
 """`nano-think memory stats`: what is remembered, of whom and for which model."""
 
 import json
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any
 from rich.table import Table
 
 from nano_think.cli.arguments import parse_arguments
-from nano_think.core.console import console
+from nano_think.core.console import clean, console
+from nano_think.core.errors import ArtifactError
 from nano_think.memory.journal import Journal, read_owner
 from nano_think.memory.places import Place, places
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatsArguments:
-    """What is remembered, a line for each namespace and model."""
+    """What is remembered, a line for each namespace and model; one that is damaged is told on standard error."""
 
     namespace: str | None = None
     """Only this one."""
@@ -28,11 +30,21 @@ class StatsArguments:
 
 def main(arguments: list[str]) -> int:
     wanted = parse_arguments(StatsArguments, "memory stats", arguments)
-    found = [_stats(one) for one in places(wanted.root, wanted.namespace)]
+    found, damaged = list[dict[str, Any]](), list[ArtifactError]()
+    for memory in places(wanted.root, wanted.namespace):
+        try:
+            found.append(_stats(memory))
+        except ArtifactError as error:
+            damaged.append(error)
     if wanted.json:
         print(json.dumps({"memories": found}))
-    else:
+    elif found or not damaged:
         _show(found)
+    for one in damaged[:-1]:
+        print(f"nano-think: error: {clean(str(one))}", file=sys.stderr)
+    # The last one is told as any verb's error is, with its exit code.
+    if damaged:
+        raise damaged[-1]
     return 0
 
 

@@ -43,6 +43,32 @@ def test_stats_of_an_empty_root_is_no_error(tmp_path, say):
     assert say("memory", "stats", "--root", tmp_path, "--json").json == {"memories": []}
 
 
+@pytest.mark.parametrize("words", [(), ("--json",), ("--namespace", "alice")], ids=["table", "json", "one"])
+def test_a_root_that_does_not_exist_is_told(words, tmp_path, say):
+    told = say("memory", "stats", "--root", tmp_path / "gone", *words)
+    assert told.code == 2 and told.out == "" and told.err.count("\n") == 1
+    assert f"root '{tmp_path / 'gone'}': no such folder" in told.err and "--root" in told.err
+    assert not (tmp_path / "gone").exists()
+
+
+def test_stats_show_what_is_whole_and_tell_each_that_is_damaged(root, say, model):
+    """A line for each that is damaged, which names it and what to do; all others are there, and the code is 4."""
+    for name, spoil in (("carol", lambda whole: whole[:-1] + b"x"), ("dora", lambda whole: whole[:20])):
+        log = say_to(root, model, name, TEXTS[:1]) / LOG
+        log.write_bytes(spoil(log.read_bytes()))
+    say_to(root, model, "emil", TEXTS[:1])
+    table, told = (say("memory", "stats", "--root", root, *words) for words in ((), ("--json",)))
+    assert table.code == told.code == 4 and table.err == told.err
+    assert [one["namespace"] for one in told.json["memories"]] == ["alice", "bob", "emil"]
+    assert all((name in table.out) == whole for name, whole in (("alice", 1), ("emil", 1), ("carol", 0), ("dora", 0)))
+    carol, dora = table.err.splitlines()
+    assert all(line.startswith("nano-think: error: ") for line in (carol, dora))
+    assert f"carol/{LOG}: the record at byte" in carol and "memory forget --all --namespace carol" in carol
+    assert f"dora/{LOG}: cut off in its first record; remove the file" in dora
+    alone = say("memory", "stats", "--namespace", "carol", "--root", root)
+    assert alone.code == 4 and alone.out == "" and alone.err.splitlines() == [carol], "not that nothing is remembered"
+
+
 def test_export_tells_the_text_of_every_turn(root, say, tmp_path):
     told = say("memory", "export", "--namespace", "alice", "--root", root)
     rows = [json.loads(line) for line in told.out.splitlines()]
@@ -101,11 +127,23 @@ def test_forget_all_leaves_no_file_and_no_name(root, say):
 
 
 def test_sleep_merges_what_was_said_twice(root, say, model):
+    """In one conversation; what another one says too stays its own, and every turn's text is there afterwards."""
     folder = say_to(root, model, "alice", TEXTS)
+    with Conversations(folder, read_owner(folder), write=True) as memory:
+        for turn in [turn for turn in memory.turns() if turn.document < 2]:
+            memory.append(turn.document, turn.tokens, turn.key, turn.first + len(turn.tokens))
+        said, before = len(memory), [(turn.document, turn.tokens.tolist()) for turn in memory.turns()]
     told = say("memory", "sleep", "--namespace", "alice", "--threshold", 0.9999, "--root", root, "--json")
     with Conversations(folder, read_owner(folder)) as memory:
-        assert told.json["left"] == len(memory) and told.json["merged"] >= len(memory)
-        assert memory.entries.weight.sum() == told.json["merged"] + told.json["left"]
+        assert told.json["left"] == len(memory) and told.json["merged"] + len(memory) == said
+        assert told.json["merged"] >= said // 3 and memory.entries.weight.sum() == said
+        assert {turn.document for turn in memory.turns() if not len(turn)} == {0, 1}
+    told = say("memory", "export", "--namespace", "alice", "--root", root)
+    rows = [json.loads(line) for line in told.out.splitlines()]
+    assert [(row["document"], row["tokens"]) for row in rows] == before
+    assert all(row["text"].endswith(TEXTS[row["document"] % 2]) for row in rows)
+    alice = say("memory", "stats", "--namespace", "alice", "--root", root, "--json").json["memories"][0]
+    assert (alice["documents"], alice["turns"], alice["stand_for"]) == (4, 6, said)
     assert "merged 0 entries" in say("memory", "sleep", "--namespace", "alice", "--threshold", 1, "--root", root).out
 
 
