@@ -1,5 +1,6 @@
 """The experiments' own parts: what is fitted, what is kept, what is compared."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -229,6 +230,7 @@ def test_runs_are_compared_seed_by_seed(
         return runs.Outcome(nats=nats, members=config.members, bytes=900, flops=1e9)
 
     monkeypatch.setattr(runs, "outcome", outcome)
+    monkeypatch.setattr(runs, "training_flops", lambda config, root: cost_of(config))
     monkeypatch.setattr(sys, "argv", [script, "--preset", "nano", "--seeds", "1", "2", "--dense", "--json", *more])
     importlib.import_module(script).main()
     *_, last = capsys.readouterr().out.splitlines()
@@ -240,9 +242,44 @@ def test_runs_are_compared_seed_by_seed(
     one, two = asked[:2]
     spent = [config.pretrain.tokens + config.router.joint_tokens for config in (one, two)]
     tables = [config.embedding.train.tokens for config in (one, two)]
-    assert (spent[0] == spent[1]) != ("--equal" in more) and (tables[0] != tables[1]) == (script == "e2")
+    assert (spent[0] == spent[1]) != ("--equal" in more or script == "e4")
+    assert (tables[0] != tables[1]) == (script == "e2")
     if "--equal" in more:
         assert abs(3 * spent[0] + tables[0] - 3 * spent[1] - tables[1]) <= 3
+    if script == "e4":
+        assert cost_of(one) == pytest.approx(cost_of(two), rel=0.005)
+        assert two.pretrain.tokens == 45_000 and two.router.joint_tokens % 512 == 0
+
+
+def cost_of(config: PipelineConfig) -> float:
+    """As if a token cost an expert 1 and a joint training of three 2."""
+    window, tokens = config.space.window, config.router.joint_tokens
+    joint = dataclasses.replace(config.router.train, tokens=tokens).whole_tokens(window) if tokens else 0
+    return 7000 + 3.0 * config.pretrain.whole_tokens(window) + 2.0 * joint
+
+
+def test_e4_says_when_its_budget_is_too_small_to_be_equal(monkeypatch: pytest.MonkeyPatch):
+    """A joint step is larger than what 0.5% leave."""
+    import runs
+
+    monkeypatch.setattr(runs, "training_flops", lambda config, root: cost_of(config))
+    monkeypatch.setattr(runs, "outcome", None)
+    monkeypatch.setattr(sys, "argv", ["e4", "--preset", "nano", "--tokens", "1024", "--shares", "0.25"])
+    with pytest.raises(SystemExit, match=r"wanted training FLOPs within 0.5% .* got [+-].*; raise --tokens"):
+        importlib.import_module("e4").main()
+
+
+@pytest.mark.slow
+def test_what_trainings_will_take_is_what_they_took(tmp_path: Path):
+    """Of a run with a joint training, at toy size."""
+    import runs
+
+    wanted = Namespace(dense=False, threads=1, tokens=1024, settings=None, preset="nano")
+    little = {"embedding": {"train": {"tokens": 1024}}, "router": {"joint_tokens": 1024, "train": {"tokens": 1024}}}
+    config = runs.configure(wanted, 1, little)
+    made = runs.artifacts(config, tmp_path, "router")
+    took = sum(made[name].summary["flops"] for name in (*config.members, "router"))
+    assert runs.training_flops(config, tmp_path) == pytest.approx(took, rel=1e-4)
 
 
 def documents(seed: int) -> pd.DataFrame:
