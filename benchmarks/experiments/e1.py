@@ -18,6 +18,10 @@ the transformer's best one. FLOPs are those of training up to there, the state-s
 is charged for the transformer that made its table, up to that one's best epoch, where the mixture has not trained it as
 far itself.
 
+"At equal FLOPs" a mixture stands beside a dense model that had as many as the mixture took and, seed by seed, stopped
+at the epoch of its lowest calibrated validation loss within them; only where its loss still falls there, it is taken
+between the two epochs around. A dense model that was trained past its optimum is nobody's yardstick.
+
 A training that is finished is not run again: seeds can be trained in processes of their own, once the first is there,
 and one that was killed begins anew. The table is written for whatever seeds are given.
 """
@@ -34,10 +38,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
-from fits import Voice, at_flops, by_document, change, fit, nats
+from fits import Look, Voice, by_document, change, fit, nats, stopped_early
 from little import Text, little_text
 from speakers import Point, build, load_speaker, run
-from tables import curve_table, picture, systems_table
+from tables import curve_table, grid_table, picture, systems_table
 
 from nano_think.core.device import ComputeConfig, pick_device, pick_dtype, set_up
 from nano_think.experts import count_parameters
@@ -97,7 +101,11 @@ class Trained(NamedTuple):
 
     @property
     def loss(self) -> float:
-        return self.about["looks"][str(self.best)]["calibrated"]
+        return self.loss_at(self.best)
+
+    def loss_at(self, epoch: int) -> float:
+        """Its calibrated validation loss (nats per token)."""
+        return self.about["looks"][str(epoch)]["calibrated"]
 
 
 class Experiment:
@@ -118,6 +126,7 @@ class Experiment:
         self.voices: dict[tuple[Path, int, str], Voice] = {}
         self.targets: dict[str, torch.Tensor] = {}
         self.known: dict[tuple[str, int], Trained] = {}
+        self.compared: dict[str, list[Trained]] = {}
 
     def shapes(self, name: str) -> list[Point]:
         """The shapes that a model is tried in, at the first setting and seed."""
@@ -169,12 +178,17 @@ class Experiment:
         return self.known[name, seed]
 
     def _choose(self, name: str, seed: int) -> Trained:
-        tried = [
-            self.train(replace(point, weight_decay=decay, expert=replace(point.expert, dropout=dropout)), name)
-            for point in self.shapes(name) for decay, dropout in self.grid()
-        ]  # fmt: skip
-        best = min(tried, key=lambda one: one.loss)
+        best = min(self.tried(name), key=lambda one: one.loss)
         return self.train(replace(best.point, seed=seed), name)
+
+    def tried(self, name: str) -> list[Trained]:
+        """The trainings of a model at the first seed, with each setting of the grid in each shape."""
+        if name not in self.compared:
+            self.compared[name] = [
+                self.train(replace(point, weight_decay=decay, expert=replace(point.expert, dropout=dropout)), name)
+                for point in self.shapes(name) for decay, dropout in self.grid()
+            ]  # fmt: skip
+        return self.compared[name]
 
     def grid(self) -> list[tuple[float, float]]:
         """(weight decay, dropout) of each setting."""
@@ -211,13 +225,15 @@ class Experiment:
         """Parameters, training FLOPs and epochs of a mixture, the mean over seeds."""
         rows = [[self.chosen(name, seed) for name in members] for seed in self.wanted.seeds]
         epochs = [[epoch or one.best for one in row] for row in rows]
-        flops = [
-            sum(one.about["flops_per_epoch"] * count for one, count in zip(row, counts, strict=True))
-            + self._table(members, seed, epoch)
-            for seed, row, counts in zip(self.wanted.seeds, rows, epochs, strict=True)
-        ]
+        flops = [self.flops(members, seed, epoch) for seed in self.wanted.seeds]
         parameters = sum(one.about["parameters"] for one in rows[0])
         return {"parameters": parameters, "flops": float(np.mean(flops)), "epochs": float(np.mean(epochs))}
+
+    def flops(self, members: Sequence[str], seed: int, epoch: int | None) -> float:
+        """The training FLOPs of a mixture."""
+        row = [self.chosen(name, seed) for name in members]
+        own = sum(one.about["flops_per_epoch"] * (epoch or one.best) for one in row)
+        return own + self._table(members, seed, epoch)
 
     def _table(self, members: Sequence[str], seed: int, epoch: int | None) -> float:
         """The FLOPs of the table that a diffuser reads, as far as the mixture's own transformer does not have them."""
@@ -241,7 +257,7 @@ def main() -> None:
                 tested[name][epoch] = seeds_of(found, members, epoch)
         print(f"epoch {epoch}: measured", file=sys.stderr, flush=True)
     table = tabulate(found, systems, tested)
-    lines = [*systems_table(table), "", *curve_table(table)]
+    lines = [*systems_table(table), "", *grid_table(table), "", *curve_table(table)]
     print("\n".join(lines))
     if wanted.out:
         wanted.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -260,26 +276,27 @@ def tabulate(
 ) -> dict[str, Any]:
     """Everything as plain JSON: each system at its members' best epochs ("best") and by epoch."""
     bits = math.log(2) * sum(document.bytes for document in found.text.test)
-
-    dense = [(found.cost(systems["dense"], epoch)["flops"], tested["dense"][epoch]) for epoch in found.longer]
+    looks = dense_looks(found, tested["dense"])
 
     def row(name: str, epoch: int | None) -> dict[str, Any]:
         ours, about = tested[name][epoch], found.cost(systems[name], epoch)
-        about |= {"bits_per_byte": [float(one.sum() / bits) for one in ours]}
-        at_equal = at_flops(dense, about["flops"]) if name != "dense" else None
+        budgets = [found.flops(systems[name], seed, epoch) for seed in found.wanted.seeds]
+        dense = [stopped_early(*one) for one in zip(looks, budgets, strict=True)]
+        stopped = [one for one in dense if one is not None]
+        known = len(stopped) == len(dense)
         return about | {
+            "bits_per_byte": [float(one.sum() / bits) for one in ours],
+            "dense_stopped_early": [float(one.sum() / bits) for one in stopped] if known else None,
             "against_dense": list(change(ours, tested["dense"][epoch])) if name != "dense" else None,
-            "at_equal_flops": list(change(ours, at_equal)) if at_equal else None,
+            "at_equal_flops": list(change(ours, stopped)) if known and name != "dense" else None,
         }
 
-    settings = {}
-    for name in {member for members in systems.values() for member in members} - set(SECOND):
-        point = found.chosen(name, found.wanted.first_seed).point
-        settings[name] = {"weight_decay": point.weight_decay, "dropout": point.expert.dropout, "width": point.width,
-                          "layers": point.expert.n_layers}  # fmt: skip
+    kinds = {member for members in systems.values() for member in members} - set(SECOND)
     return {
         "text": {"bytes": found.text.bytes, "tokens": len(found.text.tokens), "test_documents": len(found.text.test)},
-        "seeds": found.wanted.seeds, "settings": settings,
+        "seeds": found.wanted.seeds,
+        "settings": {name: setting_of(found.chosen(name, found.wanted.first_seed)) for name in sorted(kinds)},
+        "grid": {name: grid_of(found, name) for name in sorted(kinds)},
         "pairs": [
             [one, other, list(change(tested[one][None], tested[other][None]))]
             for one, other in PAIRS if one in tested and other in tested
@@ -289,6 +306,32 @@ def tabulate(
             str(epoch): {name: row(name, epoch) for name in systems if epoch in tested[name]} for epoch in found.longer
         },
     }  # fmt: skip
+
+
+def dense_looks(found: Experiment, tested: dict[int | None, list[np.ndarray]]) -> list[list[Look]]:
+    """The dense model at every epoch that was looked at, for each seed."""
+    chosen = {seed: found.chosen(DENSE, seed) for seed in found.wanted.seeds}
+    return [
+        [Look(found.flops([DENSE], seed, epoch), one.loss_at(epoch), tested[epoch][place]) for epoch in found.longer]
+        for place, (seed, one) in enumerate(chosen.items())
+    ]
+
+
+def setting_of(one: Trained) -> dict[str, Any]:
+    """What it was trained with."""
+    point = one.point
+    shape = {"width": point.width, "layers": point.expert.n_layers}
+    return {"weight_decay": point.weight_decay, "dropout": point.expert.dropout, **shape}
+
+
+def grid_of(found: Experiment, name: str) -> list[dict[str, Any]]:
+    """Every setting that a model was tried with, its lowest calibrated validation loss and the epoch of that."""
+    chosen = found.chosen(name, found.wanted.first_seed).point
+    return [
+        setting_of(one)
+        | {"validation": one.loss, "epoch": one.best, "epochs": one.point.epochs, "chosen": one.point == chosen}
+        for one in found.tried(name)
+    ]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ N tokens, K members, P = K + 1 parts, D width of a member, V vocabulary, S resam
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -114,13 +113,30 @@ def change(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> Change:
     return Change(float(np.mean(ratios)), *interval(mean_S), min(ratios), max(ratios))
 
 
-def at_flops(looks: Sequence[tuple[float, Sequence[np.ndarray]]], flops: float) -> list[np.ndarray] | None:
-    """What a model would have come to with so many FLOPs: between two looks at it, on a line over log FLOPs.
+class Look(NamedTuple):
+    """A training as it is at some epoch: its FLOPs up to there, its validation loss, and its sums by test document."""
 
-    looks: FLOPs, rising, and sums by document, one array for each seed. None outside of them.
+    flops: float
+    validation: float
+    sums: np.ndarray
+
+
+def stopped_early(looks: Sequence[Look], flops: float) -> np.ndarray | None:
+    """What a training comes to that has so many FLOPs and need not take them all: where its validation loss is lowest.
+
+    looks: of one training, by rising FLOPs. It may also take all of them, and is then between the two looks around
+    them: the lowest only where the loss still falls. None below the first look; beyond the last, the best of all.
     """
-    for (less, before), (more, after) in pairwise(looks):
-        if less <= flops <= more:
-            share = math.log(flops / less) / math.log(more / less)
-            return [(1 - share) * one + share * other for one, other in zip(before, after, strict=True)]
-    return None
+    within = [look for look in looks if look.flops <= flops]
+    if not within:
+        return None
+    beyond = looks[len(within) :]
+    last = [between(within[-1], beyond[0], flops)] if beyond else []
+    return min([*within, *last], key=lambda look: look.validation).sums
+
+
+def between(less: Look, more: Look, flops: float) -> Look:
+    """On a line over log FLOPs."""
+    share = math.log(flops / less.flops) / math.log(more.flops / less.flops)
+    validation = (1 - share) * less.validation + share * more.validation
+    return Look(flops, validation, (1 - share) * less.sums + share * more.sums)

@@ -6,6 +6,7 @@ Trainings take their turns in this process: to start one of its own takes ten se
 import argparse
 import json
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +20,14 @@ from tables import figure, markdown, short, told
 
 from nano_think.core.config import read_yaml, to_dict
 from nano_think.evaluation.scorers import CALIBRATED
+from nano_think.experts.transformer import TransformerConfig
+from nano_think.models.embedder import load_head
 from nano_think.stages.artifact import Artifact
+from nano_think.stages.dense import DenseJob, mixture_cost
 from nano_think.stages.evaluate import DOCUMENTS
+from nano_think.stages.mixture import RouterJob
 from nano_think.stages.pipeline import Node, PipelineConfig, load, plan
+from nano_think.stages.pretrain import PretrainJob
 from nano_think.stages.stage import WORK, Context, Inputs
 from nano_think.stages.training import Trainer, TrainingStage
 
@@ -75,18 +81,39 @@ def configure(wanted: argparse.Namespace, seed: int, overrides: Mapping[str, Any
 
 
 def outcome(config: PipelineConfig, root: Path) -> Outcome:
-    """Of a run up to its evaluation; stages that are finished are not made again, and one that was cut off goes on."""
-    nodes, made = plan(config), dict[str, Artifact]()
-    for name, node in nodes.items():
-        made[name] = make(node, root, made)
-        print(f"{name}: {made[name].path}", flush=True)
-        if name == LAST:
-            break
+    """Of a run up to its evaluation."""
+    made = artifacts(config, root, LAST)
     frame = pd.read_parquet(made[LAST].path / DOCUMENTS)
     nats = {name.removeprefix(CALIBRATED): frame[name].to_numpy(float) for name in frame if name.startswith(CALIBRATED)}
     trained = ("embedding", *config.members, "router")
     flops = sum(made[name].summary["flops"] for name in trained)
     return Outcome(nats=nats, members=config.members, bytes=int(frame["bytes"].sum()), flops=flops)
+
+
+def artifacts(config: PipelineConfig, root: Path, last: str) -> dict[str, Artifact]:
+    """Of a run up to a stage; stages that are finished are not made again, and one that was cut off goes on."""
+    made = dict[str, Artifact]()
+    for name, node in plan(config).items():
+        made[name] = make(node, root, made)
+        print(f"{name}: {made[name].path}", flush=True)
+        if name == last:
+            break
+    return made
+
+
+def training_flops(config: PipelineConfig, root: Path) -> float:
+    """What the trainings of the experts and the router will take, counted as the dense control's budget is. What they
+    stand on, up to the token table, is made.
+    """
+    made, nodes = artifacts(config, root, "embedding"), plan(config)
+    jobs = [nodes[name].stage.config for name in (*config.members, "router")]
+    experts, router = [job for job in jobs if isinstance(job, PretrainJob)], jobs[-1]
+    assert isinstance(router, RouterJob)
+    job = DenseJob(space=config.space, seed=config.seed, compute=router.compute, experts=tuple(experts), router=router,
+                   base=TransformerConfig())  # fmt: skip
+    with tempfile.TemporaryDirectory() as work:
+        trainer = Trainer(job, Path(work), lambda event: None)
+        return mixture_cost(job, made["tokens"], load_head(made["embedding"].path), trainer)["flops"]
 
 
 def make(node: Node, root: Path, made: Mapping[str, Artifact]) -> Artifact:

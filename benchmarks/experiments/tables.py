@@ -55,9 +55,21 @@ def settings(table: dict[str, Any]) -> str:
     return f"{text['bytes']:,} bytes of text ({text['tokens']:,} tokens). Chosen by validation: {'; '.join(chosen)}."
 
 
+def grid_table(table: dict[str, Any]) -> list[str]:
+    """Every setting that was tried at the first seed, where its optimum lies, and in bold the one that was chosen."""
+    head = ("model", "layers x width", "weight decay", "dropout", "lowest validation loss (nats)", "at epoch")
+    rows = [
+        [name, f"{one['layers']} x {one['width']}", f"{one['weight_decay']:g}", f"{one['dropout']:g}",
+         f"**{one['validation']:.4f}**" if one["chosen"] else f"{one['validation']:.4f}",
+         f"{one['epoch']} of {one['epochs']}"]
+        for name, tried in table["grid"].items() for one in tried
+    ]  # fmt: skip
+    return markdown(head, rows)
+
+
 def curve_table(table: dict[str, Any], ours: str = "T+T'+S") -> list[str]:
     """All systems at the same epochs; the last columns are of the mixture that has the dense model's parameters: beside
-    it at the same epoch, and between two epochs where it has cost as much.
+    it at the same epoch, and beside what it comes to, stopped early, with the FLOPs that the mixture took.
     """
     names = list(table["best"])
     rows = [
@@ -70,23 +82,29 @@ def curve_table(table: dict[str, Any], ours: str = "T+T'+S") -> list[str]:
 
 
 def catches_up(table: dict[str, Any], ours: str) -> str:
-    """From which epoch the mixture is below the dense model, and what the dense model needs to reach its best."""
+    """From which epoch the mixture is below the dense model, and what the dense model, which may stop early, needs to
+    reach its best.
+    """
     rows = {int(epoch): row[ours] for epoch, row in table["epochs"].items() if ours in row}
     below = list(takewhile(lambda epoch: _is_below(rows[epoch]), sorted(rows, reverse=True)))
     best = table["best"][ours]
     goal = mean(best["bits_per_byte"])
-    reached = [row["dense"]["flops"] for row in table["epochs"].values() if mean(row["dense"]["bits_per_byte"]) <= goal]
-    most = max(row["dense"]["flops"] for row in table["epochs"].values())
+    dense = [row["dense"] for row in table["epochs"].values()]
+    reached = [row["flops"] for row in dense if mean(row["dense_stopped_early"]) <= goal]
+    most = max(row["flops"] for row in dense)
     needs = (
         f"dense reaches its best with {min(reached) / best['flops']:.2f} times its FLOPs"
         if reached else f"dense does not reach its best with up to {most / best['flops']:.2f} times its FLOPs"
     )  # fmt: skip
     since = f"from epoch {min(below)} on" if below else "not at the last epoch"
-    return f"{ours} is below dense {since} (interval over documents, same epoch and same FLOPs), and {needs}."
+    beside = "interval over documents, at the same epoch and beside dense stopped early within the same FLOPs"
+    return f"{ours} is below dense {since} ({beside}), and {needs}."
 
 
 def _is_below(row: dict[str, Any]) -> bool:
-    """Whether the whole interval is, at the same epoch and, where that is known, at the same FLOPs."""
+    """Whether the whole interval is, at the same epoch and, where that is known, beside dense stopped early within the
+    same FLOPs.
+    """
     found = [row["against_dense"], row["at_equal_flops"]]
     return all(Change(*one).high < 0 for one in found if one)
 

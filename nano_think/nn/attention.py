@@ -152,7 +152,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, n_heads: int):
         super().__init__()
-        assert width % n_heads == 0, f"width {width} is no multiple of {n_heads} heads"
+        assert width % n_heads == 0, f"n_heads: wanted a divisor of the width {width}, got {n_heads}"
         self.n_heads = n_heads
         head = width // n_heads
         self.qkv = linear(width, 3 * width)

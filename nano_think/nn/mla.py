@@ -25,7 +25,7 @@ class LatentAttention(nn.Module):
 
     def __init__(self, width: int, n_heads: int, latent: int, rotated: int):
         super().__init__()
-        assert width % n_heads == 0, f"width {width} is no multiple of {n_heads} heads"
+        assert width % n_heads == 0, f"n_heads: wanted a divisor of the width {width}, got {n_heads}"
         self.n_heads, self.head, self.latent, self.rotated = n_heads, width // n_heads, latent, rotated
         self.query = linear(width, n_heads * (self.head + rotated))
         self.down = linear(width, latent + rotated)

@@ -118,7 +118,7 @@ class StateSpaceMixer(nn.Module):
 
     def __init__(self, width: int, inner: int, n_state: int, head_width: int, taps: int, chunk: int):
         super().__init__()
-        assert inner % head_width == 0, f"inner width {inner} is no multiple of the head width {head_width}"
+        assert inner % head_width == 0, f"head_width: wanted a divisor of the inner width {inner}, got {head_width}"
         self.inner, self.n_state, self.head_width, self.chunk = inner, n_state, head_width, chunk
         n_heads = inner // head_width
         self.project = linear(width, 2 * inner + 2 * n_state + n_heads)

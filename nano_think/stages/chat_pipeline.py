@@ -30,7 +30,7 @@ from nano_think.stages.ingest import Ingest
 from nano_think.stages.pipeline import Node, presets
 from nano_think.stages.pretrain import Pretrain, PretrainConfig, PretrainJob
 from nano_think.stages.sft import Reused, ReusedConfig, Sft, SftJob
-from nano_think.stages.space import SpaceConfig
+from nano_think.stages.space import SpaceConfig, fitting
 from nano_think.stages.text_base import TextBase, TextBaseJob
 from nano_think.stages.tokenizer import TrainTokenizer
 from nano_think.stages.tokens import Tokens, TokensConfig
@@ -109,14 +109,15 @@ class ChatConfig(Config):
             raise ValueError("parts.since: a base that is given has learned its text; wanted chats, got text")
         if self.space.window > LONGEST:
             raise ValueError(f"space.window: wanted at most {LONGEST:,}, got {self.space.window:,}")
-        try:
-            with torch.device("meta"):
-                Embedder(self.embedding.model, self.space.width, torch.zeros(self.tokenizer.vocab_size))
-                build_expert(KIND, self.backbone, self.space.width)
-                for name, part in self.parts.wanted().items():
-                    build_part(name, part, self.space.width, self.tokenizer.vocab_size)
-        except AssertionError as error:
-            raise ValueError(f"shapes that do not fit: {error}") from None
+        width, vocabulary = self.space.width, self.tokenizer.vocab_size
+        with torch.device("meta"):
+            with fitting("embedding.model"):
+                Embedder(self.embedding.model, width, torch.zeros(vocabulary))
+            with fitting("backbone"):
+                build_expert(KIND, self.backbone, width)
+            for name, part in self.parts.wanted().items():
+                with fitting(f"parts.{name}"):
+                    build_part(name, part, width, vocabulary)
 
 
 def load_chat_config(preset: str, *overrides: Mapping[str, Any]) -> ChatConfig:

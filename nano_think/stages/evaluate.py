@@ -42,6 +42,11 @@ class EvaluateConfig(Config):
     sample_tokens: int = 60
     """Length of each sample (tokens)."""
 
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "sample_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateJob(Job):

@@ -44,6 +44,11 @@ class MemoryConfig(Config):
     fit_tokens: int = 20_000
     """Tokens of the validation split that the memories' weight is fitted on (tokens)."""
 
+    def __post_init__(self) -> None:
+        for name in ("max_entries", "fit_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryJob(Job):
@@ -64,10 +69,10 @@ class Memory(Stage):
     def build(self, inputs: Inputs, out: Path, context: Context) -> dict[str, Any]:
         job, tokens = self.config, inputs["tokens"].path
         model = load_on_device(inputs["router"], job)
-        written = self._read(model, TokenSet.open(tokens, "router"), job.memory.max_entries)
+        written = self._read(model, TokenSet.open(tokens, "router"), "max_entries")
         store = VectorStore(to_entries(written), inputs["router"].digest)
         store.save(out / STORE)
-        fitted = self._read(model, TokenSet.open(tokens, "validation"), job.memory.fit_tokens)
+        fitted = self._read(model, TokenSet.open(tokens, "validation"), "fit_tokens")
         memories = fit_memories(store, fitted)
         gates = {name: dataclasses.asdict(getattr(memories, name)) for name in ("persistent", "scratch")}
         write_json(out / GATES, gates)
@@ -80,10 +85,12 @@ class Memory(Stage):
             told |= {"slots": {name: slots.gate[at].tanh().tolist() for at, name in enumerate(SOURCES)}}
         return told
 
-    def _read(self, model: NanoThink, tokens: TokenSet, most: int) -> list[Reading]:
+    def _read(self, model: NanoThink, tokens: TokenSet, setting: str) -> list[Reading]:
+        """Documents of at most so many tokens together as a setting says."""
+        most = getattr(self.config.memory, setting)
         readings = list(read(model, split_documents(tokens, most, seed=0), self.config.space.window))
         if not readings:
-            raise ArtifactError(f"no document of a split has at most {most} tokens; raise memory.max_entries")
+            raise ArtifactError(f"no document of a split has at most {most} tokens; raise memory.{setting}")
         return readings
 
 

@@ -1,5 +1,6 @@
 """What a mixture is told, and what follows from that: known before any of it is trained, and so to its control too."""
 
+import math
 from dataclasses import dataclass, replace
 
 from nano_think.core.config import Config
@@ -24,7 +25,7 @@ class RouterTrainConfig(Config):
     train: TrainConfig = TrainConfig(tokens=200_000)
     """Its training; it never reads the routing split more than `max_epochs` times."""
     max_epochs: float = 2.0
-    """Most times that the routing split is read (epochs)."""
+    """Most times that the routing split is read, above 0 (epochs)."""
     expert_dropout: float = 0.1
     """Chance that a window goes without one of the experts while training (0 to 1)."""
     entropy: float = 0.01
@@ -39,6 +40,17 @@ class RouterTrainConfig(Config):
     cache_bytes: int = 4_000_000_000
     """Most room on the disk for what the experts make of the routing split, which then is computed once and read back
     in later epochs; 0 computes it at every step (bytes)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_epochs < math.inf:
+            raise ValueError(f"max_epochs: wanted a number above 0, got {self.max_epochs}")
+        if not 0 <= self.expert_dropout <= 1:
+            raise ValueError(f"expert_dropout: wanted a chance from 0 to 1, got {self.expert_dropout}")
+        if not 0 <= self.entropy < math.inf:
+            raise ValueError(f"entropy: wanted 0 or more, got {self.entropy}")
+        for name in ("joint_tokens", "cache_bytes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: wanted 0 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

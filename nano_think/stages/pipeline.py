@@ -33,7 +33,7 @@ from nano_think.stages.modules import Told, load_modules
 from nano_think.stages.pretrain import Pretrain, PretrainConfig, PretrainJob
 from nano_think.stages.report import Report, ReportJob
 from nano_think.stages.router import RouterStage
-from nano_think.stages.space import Job, SpaceConfig
+from nano_think.stages.space import Job, SpaceConfig, fitting
 from nano_think.stages.stage import Stage
 from nano_think.stages.tokenizer import TrainTokenizer
 from nano_think.stages.tokens import Tokens, TokensConfig
@@ -126,18 +126,21 @@ class PipelineConfig(Config):
         """Build every model without memory or numbers: shapes that do not fit each other, and a mixture that no control
         can be equal to, are found before any work.
         """
-        try:
-            with without_numbers():
-                Embedder(self.embedding.model, self.space.width, torch.zeros(self.tokenizer.vocab_size))
-                parts: list[nn.Module] = [Router(self.router.model, self.space.width, len(self.members))]
-                for name in self.members:
-                    parts.append(build_expert(name, getattr(self.experts, kind_of(name)), self.space.width))
-            if self.controls != "none":
-                match_parameters(sum(map(count_parameters, parts)), self.space.width, getattr(self.experts, KIND))
-        except AssertionError as error:
-            raise ValueError(f"shapes that do not fit: {error}") from None
-        except UsageError as error:
-            raise ValueError(str(error)) from None
+        width, parts = self.space.width, list[nn.Module]()
+        with without_numbers():
+            with fitting("embedding.model"):
+                Embedder(self.embedding.model, width, torch.zeros(self.tokenizer.vocab_size))
+            with fitting("router.model"):
+                parts.append(Router(self.router.model, width, len(self.members)))
+            for name in self.members:
+                with fitting(f"experts.{kind_of(name)}"):
+                    parts.append(build_expert(name, getattr(self.experts, kind_of(name)), width))
+        if self.controls != "none":
+            try:
+                with fitting(f"experts.{KIND}"):
+                    match_parameters(sum(map(count_parameters, parts)), width, getattr(self.experts, KIND))
+            except UsageError as error:
+                raise ValueError(str(error)) from None
 
 
 @dataclass(frozen=True)

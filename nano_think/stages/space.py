@@ -1,5 +1,7 @@
 """What all parts of the model share."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nano_think.core.config import Config
@@ -28,6 +30,15 @@ class Job(Config):
     space: SpaceConfig
     compute: ComputeConfig
     seed: int
+
+
+@contextlib.contextmanager
+def fitting(place: str) -> Iterator[None]:
+    """For the block, in which a model is built of the settings at `place`: what does not fit in it is theirs."""
+    try:
+        yield
+    except AssertionError as error:
+        raise ValueError(f"{place}: shapes that do not fit: {error}") from None
 
 
 def expert_modules(*names: str) -> list[str]:

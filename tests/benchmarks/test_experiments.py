@@ -1,11 +1,14 @@
 """The experiments' own parts: what is fitted, what is kept, what is compared."""
 
+import dataclasses
 import importlib
 import json
 import math
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,7 +28,7 @@ from nano_think.stages.training import Trainer, TrainingStage
 from tests.tiny import VOCABULARY, WIDTH, tiny_head
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "experiments"
-NAMES = ("e2", "e3", "e4", "fits", "little", "runs", "seeds", "speakers", "tables")
+NAMES = ("e1", "e2", "e3", "e4", "fits", "little", "runs", "seeds", "speakers", "tables")
 
 
 @pytest.fixture(autouse=True)
@@ -99,19 +102,20 @@ def test_what_is_kept_is_the_mean_of_about_an_epoch(tmp_path: Path):
 def test_the_sentence_says_since_when_and_what_dense_needs():
     import tables
 
-    def row(bits: float, against: float, flops: float) -> dict:
-        change = [against, against, against + 0.01, 0, 0]
-        return {"bits_per_byte": [bits], "flops": flops, "against_dense": change, "at_equal_flops": None}
+    def row(bits: float, against: float, flops: float, stopped: float = 9.0) -> dict:
+        change, about = [against, against, against + 0.01, 0, 0], {"bits_per_byte": [bits], "flops": flops}
+        return about | {"dense_stopped_early": [stopped], "against_dense": change, "at_equal_flops": None}
 
     epochs = {
-        "1": {"X": row(2.2, 0.02, 1e6), "dense": row(2.1, 0, 1e6)},
-        "2": {"X": row(1.9, -0.05, 2e6), "dense": row(2.0, 0, 2e6)},
-        "3": {"dense": row(1.9, 0, 3e6)},
+        "1": {"X": row(2.2, 0.02, 1e6), "dense": row(2.1, 0, 1e6, 2.1)},
+        "2": {"X": row(1.9, -0.05, 2e6), "dense": row(2.0, 0, 2e6, 2.0)},
+        "3": {"dense": row(2.3, 0, 3e6, 1.9)},
     }
     table = {"best": {"X": row(1.9, -0.05, 2e6)}, "epochs": epochs}
     told = tables.catches_up(table, "X")
     since, needs = told.removesuffix(".").split(", and ")
-    assert since == "X is below dense from epoch 2 on (interval over documents, same epoch and same FLOPs)"
+    beside = "interval over documents, at the same epoch and beside dense stopped early within the same FLOPs"
+    assert since == f"X is below dense from epoch 2 on ({beside})"
     assert needs == "dense reaches its best with 1.50 times its FLOPs"
     table["best"]["X"] = row(1.8, -0.05, 2e6)
     assert "does not reach its best with up to 1.50 times" in tables.catches_up(table, "X")
@@ -119,14 +123,78 @@ def test_the_sentence_says_since_when_and_what_dense_needs():
     assert "not at the last epoch" in tables.catches_up(table, "X")
 
 
-def test_beside_a_model_that_cost_as_much():
-    """Between two looks at it, on a line over the logarithm of its FLOPs."""
+@pytest.mark.parametrize(
+    ("validation", "flops", "wanted"),
+    [
+        ([3.0, 2.0, 1.0], 0.9e6, None),
+        ([3.0, 2.0, 1.0], 1e6, 8.0),
+        ([3.0, 2.0, 1.0], 1e7, 7.0),
+        ([3.0, 2.0, 1.0], 1e9, 5.5),
+        ([3.0, 2.0, 1.0], 1e11, 5.0),
+        ([1.0, 2.0, 3.0], 1e7, 8.0),
+        ([1.0, 2.0, 3.0], 1e11, 8.0),
+        ([3.0, 1.0, 2.0], 1e7, 7.0),
+        ([3.0, 1.0, 2.0], 1e9, 6.0),
+        ([3.0, 1.0, 2.0], 1e10, 6.0),
+        ([2.0, 3.0, 1.9], 1e9, 8.0),
+    ],
+)
+def test_beside_a_model_that_may_stop_before_it_cost_as_much(
+    validation: list[float], flops: float, wanted: float | None
+):
+    """Falling, rising and turning; on a line over the logarithm of its FLOPs while it falls. The last one would have to
+    pass a worse look to come to a better one.
+    """
     import fits
 
-    looks = [(1e6, [np.array([8.0, 4.0])]), (1e8, [np.array([6.0, 4.0])])]
-    found = fits.at_flops(looks, 1e7)
-    assert found is not None and found[0].tolist() == [7.0, 4.0]
-    assert fits.at_flops(looks, 1e9) is None and fits.at_flops(looks, 1e5) is None
+    sums = [np.array([8.0, 4.0]), np.array([6.0, 4.0]), np.array([5.0, 4.0])]
+    looks = [fits.Look(*one) for one in zip((1e6, 1e8, 1e10), validation, sums, strict=True)]
+    found = fits.stopped_early(looks, flops)
+    assert (found is None) if wanted is None else (found is not None and found.tolist() == pytest.approx([wanted, 4]))
+
+
+def trained(name: str, seed: int, losses: list[float], decay: float = 0.1, flops: float = 1e6) -> object:
+    """A training of E1 that never was: its losses at the epochs 1, 2 and so on."""
+    import e1
+
+    looks = {str(epoch): {"calibrated": loss} for epoch, loss in enumerate(losses, start=1)}
+    point = e1.Point(name=name, expert=TransformerConfig(), width=96, seed=seed, weight_decay=decay,
+                     epochs=len(losses), window=8, batch=1, rate=0.1)  # fmt: skip
+    return e1.Trained(point, {"looks": looks, "flops_per_epoch": flops, "parameters": 7})
+
+
+def test_e1_stops_dense_at_each_seed_for_itself():
+    """Of two seeds the first turns up after an epoch, the second does not; all settings that were tried are told."""
+    import e1
+    import tables
+
+    found = object.__new__(e1.Experiment)
+    found.wanted, found.longer = Namespace(seeds=[1, 2], first_seed=1), [1, 2]
+    found.text = SimpleNamespace(bytes=10, tokens=[0] * 5, test=[SimpleNamespace(bytes=50)] * 40)  # type: ignore[assignment]
+    tried = [trained("dense", 1, [3.0, 4.0]), trained("dense", 1, [3.5, 3.2], decay=0.5)]
+    members = [trained("transformer", 1, [5.0, 4.0]), trained("transformer", 2, [5.0, 4.0])]
+    found.known = {("dense", 1): tried[0], ("dense", 2): trained("dense", 2, [4.0, 3.0])}
+    found.known |= {("transformer", seed): one for seed, one in enumerate(members, start=1)}
+    found.compared = {"dense": tried, "transformer": members[:1]}
+    ours, first, second = (np.full(40, nats) for nats in (95.0, 100.0, 200.0))
+    tested = {
+        "T": {epoch: [ours, ours] for epoch in (None, 1, 2)},
+        "dense": {None: [first, second], 1: [first, first], 2: [second, second]},
+    }
+    table = e1.tabulate(found, {"T": ("transformer",), "dense": ("dense",)}, tested)
+    bits = math.log(2) * 50
+    assert table["epochs"]["2"]["T"]["dense_stopped_early"] == pytest.approx([100 / bits, 200 / bits])
+    at_equal = table["epochs"]["2"]["T"]["at_equal_flops"]
+    assert [at_equal[0], *at_equal[3:]] == pytest.approx([(-0.05 - 0.525) / 2, -0.525, -0.05])
+    assert table["epochs"]["2"]["T"]["against_dense"][0] == pytest.approx(-0.525)
+    assert table["epochs"]["2"]["dense"]["dense_stopped_early"] == pytest.approx([100 / bits, 200 / bits])
+    assert table["epochs"]["2"]["dense"]["at_equal_flops"] is None and list(table["grid"]) == ["dense", "transformer"]
+    _, _, *rows = tables.grid_table(table)
+    assert rows == [
+        "| dense | 4 x 96 | 0.1 | 0 | **3.0000** | 1 of 2 |",
+        "| dense | 4 x 96 | 0.5 | 0 | 3.2000 | 2 of 2 |",
+        "| transformer | 4 x 96 | 0.1 | 0 | **4.0000** | 2 of 2 |",
+    ]
 
 
 def test_a_scan_counts_where_it_is_no_matrix_product():
@@ -162,6 +230,7 @@ def test_runs_are_compared_seed_by_seed(
         return runs.Outcome(nats=nats, members=config.members, bytes=900, flops=1e9)
 
     monkeypatch.setattr(runs, "outcome", outcome)
+    monkeypatch.setattr(runs, "training_flops", lambda config, root: cost_of(config))
     monkeypatch.setattr(sys, "argv", [script, "--preset", "nano", "--seeds", "1", "2", "--dense", "--json", *more])
     importlib.import_module(script).main()
     *_, last = capsys.readouterr().out.splitlines()
@@ -173,9 +242,44 @@ def test_runs_are_compared_seed_by_seed(
     one, two = asked[:2]
     spent = [config.pretrain.tokens + config.router.joint_tokens for config in (one, two)]
     tables = [config.embedding.train.tokens for config in (one, two)]
-    assert (spent[0] == spent[1]) != ("--equal" in more) and (tables[0] != tables[1]) == (script == "e2")
+    assert (spent[0] == spent[1]) != ("--equal" in more or script == "e4")
+    assert (tables[0] != tables[1]) == (script == "e2")
     if "--equal" in more:
         assert abs(3 * spent[0] + tables[0] - 3 * spent[1] - tables[1]) <= 3
+    if script == "e4":
+        assert cost_of(one) == pytest.approx(cost_of(two), rel=0.005)
+        assert two.pretrain.tokens == 45_000 and two.router.joint_tokens % 512 == 0
+
+
+def cost_of(config: PipelineConfig) -> float:
+    """As if a token cost an expert 1 and a joint training of three 2."""
+    window, tokens = config.space.window, config.router.joint_tokens
+    joint = dataclasses.replace(config.router.train, tokens=tokens).whole_tokens(window) if tokens else 0
+    return 7000 + 3.0 * config.pretrain.whole_tokens(window) + 2.0 * joint
+
+
+def test_e4_says_when_its_budget_is_too_small_to_be_equal(monkeypatch: pytest.MonkeyPatch):
+    """A joint step is larger than what 0.5% leave."""
+    import runs
+
+    monkeypatch.setattr(runs, "training_flops", lambda config, root: cost_of(config))
+    monkeypatch.setattr(runs, "outcome", None)
+    monkeypatch.setattr(sys, "argv", ["e4", "--preset", "nano", "--tokens", "1024", "--shares", "0.25"])
+    with pytest.raises(SystemExit, match=r"wanted training FLOPs within 0.5% .* got [+-].*; raise --tokens"):
+        importlib.import_module("e4").main()
+
+
+@pytest.mark.slow
+def test_what_trainings_will_take_is_what_they_took(tmp_path: Path):
+    """Of a run with a joint training, at toy size."""
+    import runs
+
+    wanted = Namespace(dense=False, threads=1, tokens=1024, settings=None, preset="nano")
+    little = {"embedding": {"train": {"tokens": 1024}}, "router": {"joint_tokens": 1024, "train": {"tokens": 1024}}}
+    config = runs.configure(wanted, 1, little)
+    made = runs.artifacts(config, tmp_path, "router")
+    took = sum(made[name].summary["flops"] for name in (*config.members, "router"))
+    assert runs.training_flops(config, tmp_path) == pytest.approx(took, rel=1e-4)
 
 
 def documents(seed: int) -> pd.DataFrame:
@@ -263,5 +367,6 @@ def test_e1_ends_with_its_tables_and_trains_nothing_twice(tmp_path: Path):
     assert all(len(row["bits_per_byte"]) == 2 and row["flops"] > 0 for row in found["best"].values())
     assert found["best"]["T+T'+S"]["parameters"] == pytest.approx(found["best"]["dense"]["parameters"], rel=0.03)
     assert set(found["epochs"]) == {"1", "2", "3"} and set(found["epochs"]["3"]) == {"dense"}
+    assert all(len(tried) == 2 and sum(one["chosen"] for one in tried) == 1 for tried in found["grid"].values())
     assert all(math.isfinite(value) for row in found["epochs"].values() for one in row.values()
                for value in one["bits_per_byte"])  # fmt: skip

@@ -102,6 +102,41 @@ def test_wrong_words_are_named_with_the_nearest_right_one(say, tmp_path, monkeyp
     assert not (tmp_path / "artifacts").exists()
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "wanted"),
+    [
+        ("router.model.n-heads", "0", "at least 1"),
+        ("router.model.n-heads", "-1", "at least 1"),
+        ("router.model.n-heads", "3", "a divisor of the width 32"),
+        ("router.model.latent", "0", "at least 1"),
+        ("router.model.rotated", "0", "an even width of at least 2"),
+        ("router.model.rotated", "3", "an even width of at least 2"),
+        ("router.expert-dropout", "2", "a chance from 0 to 1"),
+        ("router.expert-dropout", "nan", "a chance from 0 to 1"),
+        ("router.entropy", "-1", "0 or more"),
+        ("router.max-epochs", "0", "a number above 0"),
+        ("router.max-epochs", "-1", "a number above 0"),
+        ("router.max-epochs", "inf", "a number above 0"),
+        ("router.joint-tokens", "-5", "0 or more"),
+        ("router.cache-bytes", "-1", "0 or more"),
+        ("memory.max-entries", "0", "at least 1"),
+        ("memory.max-entries", "-5", "at least 1"),
+        ("memory.fit-tokens", "0", "at least 1"),
+        ("evaluate.max-tokens", "0", "at least 1"),
+        ("evaluate.sample-tokens", "0", "at least 1"),
+        ("ingest.max-bytes-per-source", "0", "at least 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_any_work(say, tmp_path, monkeypatch, flag, value, wanted):
+    """Exit 2 with the place of the setting, what was wanted and what was got."""
+    monkeypatch.chdir(tmp_path)
+    place, _, name = flag.replace("-", "_").rpartition(".")
+    got = f"{float(value):g}" if value in {"nan", "inf"} else value
+    told = say("plan", "--preset", "nano", f"--{flag}", value)
+    one_line(told, 2, f"{place}: ", f"{name}: wanted {wanted}, got {got}")
+    assert "our own mistake" not in told.err and not list(tmp_path.iterdir())
+
+
 LONG = "x" * 300
 
 
