@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from fits import change
-from tables import figure, markdown, short, told
+from tables import dots, figure, markdown, short, told
 
 from nano_think.core.config import read_yaml, to_dict
 from nano_think.evaluation.scorers import CALIBRATED
@@ -66,6 +66,7 @@ def arguments(description: str | None, root: str) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dense", action="store_true", help="train the dense control of every run too")
     parser.add_argument("--out", type=Path, help="where the table goes, as Markdown")
+    parser.add_argument("--picture", type=Path, help="where the picture goes, as SVG")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     return parser
 
@@ -169,7 +170,7 @@ def compare(wanted: argparse.Namespace, variants: Mapping[str, Mapping[str, Any]
 
 
 def show(wanted: argparse.Namespace, table: Mapping[str, Any]) -> None:
-    """Print the table, and write it where that is asked for."""
+    """Print the table, and write and draw it where that is asked for."""
     rows = table["rows"]
     scorers, others = (list(next(iter(rows.values()))[part]) for part in ("bits_per_byte", "against"))
     head = ("variant", *scorers, *(f"mixture against {other}" for other in others), "training FLOPs")
@@ -184,6 +185,8 @@ def show(wanted: argparse.Namespace, table: Mapping[str, Any]) -> None:
     print("\n".join(lines))
     if wanted.out:
         wanted.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if wanted.picture:
+        dots(rows, wanted.picture)
     if wanted.json:
         print(json.dumps(table))
 

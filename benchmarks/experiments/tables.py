@@ -111,11 +111,7 @@ def _is_below(row: dict[str, Any]) -> bool:
 
 def picture(table: dict[str, Any], path: Path) -> None:
     """Bits per byte over training FLOPs."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     figure_, frame = pyplot.subplots(figsize=(7, 4.2))
     for name in table["best"]:
         rows = [row[name] for row in table["epochs"].values() if name in row]
@@ -130,3 +126,33 @@ def picture(table: dict[str, Any], path: Path) -> None:
     figure_.tight_layout()
     figure_.savefig(path)
     pyplot.close(figure_)
+
+
+def dots(rows: dict[str, dict[str, Any]], path: Path) -> None:
+    """Bits per byte of every scorer in every variant: the mean over seeds, and a line from the least to the most."""
+    pyplot = _pyplot()
+    variants, scorers = list(rows), list(next(iter(rows.values()))["bits_per_byte"])
+    figure_, frame = pyplot.subplots(figsize=(7, 0.6 + 0.75 * len(variants)))
+    for number, scorer in enumerate(scorers):
+        seeds = [rows[variant]["bits_per_byte"][scorer] for variant in variants]
+        heights = [place + 0.15 * (number - (len(scorers) - 1) / 2) for place in range(len(variants))]
+        colour = f"C{number}"
+        frame.plot([mean(one) for one in seeds], heights, "o", ms=5, color=colour, label=scorer)
+        frame.hlines(heights, [min(one) for one in seeds], [max(one) for one in seeds], color=colour, lw=1.5)
+    frame.set_yticks(range(len(variants)), variants)
+    frame.set_ylim(len(variants) - 0.5, -0.5)
+    frame.set_xlabel("bits per byte, calibrated")
+    frame.grid(axis="x", alpha=0.3)
+    frame.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure_.tight_layout()
+    figure_.savefig(path)
+    pyplot.close(figure_)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -215,9 +215,10 @@ def test_a_scan_counts_where_it_is_no_matrix_product():
     ],
 )
 def test_runs_are_compared_seed_by_seed(
-    script: str, more: list[str], variants: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
-    """With runs that never were: every variant is a configuration that there is, and the table has all of them."""
+    script: str, more: list[str], variants: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+):  # fmt: skip
+    """With runs that never were: every variant is a configuration that there is, the table and the picture have all."""
     import runs
 
     asked: list[PipelineConfig] = []
@@ -231,10 +232,15 @@ def test_runs_are_compared_seed_by_seed(
 
     monkeypatch.setattr(runs, "outcome", outcome)
     monkeypatch.setattr(runs, "training_flops", lambda config, root: cost_of(config))
-    monkeypatch.setattr(sys, "argv", [script, "--preset", "nano", "--seeds", "1", "2", "--dense", "--json", *more])
+    drawn = tmp_path / "drawn.svg"
+    monkeypatch.setattr(
+        sys, "argv",
+        [script, "--preset", "nano", "--seeds", "1", "2", "--dense", "--json", "--picture", str(drawn), *more],
+    )  # fmt: skip
     importlib.import_module(script).main()
     *_, last = capsys.readouterr().out.splitlines()
     found = json.loads(last)
+    assert all(f"<!-- {name} -->" in drawn.read_text() for name in (*variants, "best expert", "dense"))
     assert list(found["rows"]) == variants and [config.seed for config in asked] == [1, 1, 2, 2]
     for name, row in found["rows"].items():
         assert len(row["bits_per_byte"]["mixture"]) == len(row["bits_per_byte"]["dense"]) == 2
