@@ -246,8 +246,8 @@ class Experiment:
 
 def main() -> None:
     wanted = arguments()
-    if len(set(wanted.seeds)) < 2:
-        raise SystemExit("benchmark: --seeds: wanted two or more, since a second model of a kind is another seed's")
+    if len(set(wanted.seeds)) < max(2, len(wanted.seeds)):
+        raise SystemExit("benchmark: --seeds: wanted two or more, all different: a second one of a kind is another's")
     found = Experiment(wanted)
     systems = {name: members for name, members in SYSTEMS.items() if not set(members) & set(wanted.without)}
     tested = {name: {None: seeds_of(found, members, None)} for name, members in systems.items()}

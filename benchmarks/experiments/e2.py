@@ -22,11 +22,11 @@ def main() -> None:
     for share in wanted.shares:
         table = round(share * budget)
         less = round((wanted.base - share) * budget / wanted.members) if wanted.equal else 0
-        variants[f"table {share:.0%}"] = {
+        variants[f"table {100 * share:g}%"] = {
             "embedding": {"train": {"tokens": table}},
             "pretrain": {"tokens": budget + less},
         }
-    show(wanted, compare(wanted, variants, f"table {wanted.base:.0%}"))
+    show(wanted, compare(wanted, variants, f"table {100 * wanted.base:g}%"))
 
 
 if __name__ == "__main__":

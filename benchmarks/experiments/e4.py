@@ -24,7 +24,7 @@ def main() -> None:
     parser = arguments(__doc__, "artifacts/e4")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3], help="of an expert's tokens, joint")
     wanted = parser.parse_args()
-    variants = {BASE: {}} | {f"joint {share:.0%}": joint_variant(wanted, share) for share in wanted.shares}
+    variants = {BASE: {}} | {f"joint {100 * share:g}%": joint_variant(wanted, share) for share in wanted.shares}
     show(wanted, compare(wanted, variants, BASE))
 
 

@@ -62,6 +62,8 @@ def compare(frames: Sequence[pd.DataFrame]) -> dict[str, Any]:
         raise SystemExit("benchmark: the runs were evaluated on different documents; differ in nothing but --seed")
     columns = set.intersection(*(set(frame) for frame in frames))
     members = [name.removeprefix(WEIGHT) for name in first if name.startswith(WEIGHT)]
+    if not members or any(CALIBRATED + name not in columns for name in members):
+        raise SystemExit("benchmark: the runs are not calibrated, or of other experts; differ in nothing but --seed")
     names = [name.removeprefix(CALIBRATED) for name in first if name in columns and name.startswith(CALIBRATED)]
     nats = {
         name: [frame[CALIBRATED + name].to_numpy(float) for frame in frames]
@@ -92,6 +94,8 @@ def late_of(frames: Sequence[pd.DataFrame], columns: set[str]) -> dict[str, Any]
     if not {off, *others} <= columns:
         return None
     long = [frame[frame[off] > 0] for frame in frames]
+    if not len(long[0]):
+        return None
     without = [frame[off].to_numpy(float) for frame in long]
     return {"documents": len(long[0])} | {
         name.rpartition(".")[2]: list(change([frame[name].to_numpy(float) for frame in long], without))

@@ -32,6 +32,13 @@ class Config:
     __slots__ = ()
     __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
+    def at_least(self, least: int, *names: str) -> None:
+        """`ValueError` for a setting that is smaller; one that is None is not set."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ValueError(f"{name}: wanted {f'at least {least}' if least else '0 or more'}, got {value}")
+
 
 _reading = threading.RLock()
 

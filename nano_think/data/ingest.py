@@ -60,10 +60,7 @@ class IngestConfig(Config):
         # Sizes are kept in 32 bits.
         if self.max_doc_bytes > 2**30:
             raise ValueError(f"max_doc_bytes: wanted at most {2**30}, got {self.max_doc_bytes}")
-        for name in ("min_chars", "max_doc_bytes", "max_bytes_per_source"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {value}")
+        self.at_least(1, "min_chars", "max_doc_bytes", "max_bytes_per_source")
 
     @property
     def fractions(self) -> dict[str, float]:

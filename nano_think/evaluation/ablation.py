@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 NOT_ROWS = ("domain", "bytes", "tokens")
 MEMORIES = ("persistent", "scratch")
-"""What the rows begin with that read a memory: the dense control reads none, so that they are not set against it."""
+"""What the rows begin with that read a memory: the dense control, which is to be equal in all but its kind, reads none,
+so that they are not set against it."""
 
 
 def ablation(frame: "pd.DataFrame", experts: list[str], seed: int = 0) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def ablation(frame: "pd.DataFrame", experts: list[str], seed: int = 0) -> dict[s
 
     "calibrated" is None for what has no calibration. A comparison is {"change", "low", "high"}: the calibrated bits
     over the other's calibrated bits, less 1, and its 95% interval over documents; None without calibration or without
-    the other.
+    the other, and against dense for rows with a memory.
     """
     others = ("weight.", LATE, CALIBRATED)
     names = [name for name in frame.columns if name not in NOT_ROWS and not name.startswith(others)]

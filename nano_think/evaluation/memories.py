@@ -79,7 +79,8 @@ def search_documents(reading: Reading) -> Neighbours:
 
 
 def values_of_others(reading: Reading, else_S: Tensor, seed: int) -> Tensor:
-    """For every token a value of another document of the reading, drawn anew, (N); of one document alone, of `else_S`.
+    """For every token a value of another document of the reading, drawn anew, (N); of `else_S`, if there are any, where
+    the others together are shorter than its own: few values dealt often would be a control too easily beaten.
 
     A document that were dealt its own values would be shown what it says later.
     """
@@ -87,10 +88,12 @@ def values_of_others(reading: Reading, else_S: Tensor, seed: int) -> Tensor:
     count_M = torch.bincount(reading.document, minlength=len(reading.documents))
     first_N, count_N = (count_M.cumsum(0) - count_M)[reading.document], count_M[reading.document]
     others_N, share_N = len(target_N) - count_N, torch.from_numpy(draw.random(len(target_N)))
-    if (others_N > 0).all():
-        place_N = (share_N * others_N).long()
-        return target_N[torch.where(place_N >= first_N, place_N + count_N, place_N)]
-    return else_S[(share_N * len(else_S)).long()] if len(else_S) else torch.zeros_like(target_N)
+    place_N = (share_N * others_N).long()
+    place_N = torch.where(place_N >= first_N, place_N + count_N, place_N).clamp(max=len(target_N) - 1)
+    dealt_N = torch.where(others_N > 0, target_N[place_N], 0)
+    if not len(else_S):
+        return dealt_N
+    return torch.where(others_N >= count_N, dealt_N, else_S[(share_N * len(else_S)).long()])
 
 
 def look_up(reading: Reading, store: VectorStore) -> dict[Source, Slots]:

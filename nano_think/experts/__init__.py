@@ -31,8 +31,7 @@ class ExpertConfig(Config):
     """Share of a residual branch's output that is zeroed while training (0 to 1)."""
 
     def __post_init__(self) -> None:
-        if self.n_layers < 1:
-            raise ValueError(f"n_layers: wanted at least 1, got {self.n_layers}")
+        self.at_least(1, "n_layers")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: wanted a share from 0 up to 1, got {self.dropout}")
 

@@ -54,6 +54,7 @@ class DiffuserConfig(ExpertConfig):
 
     def __post_init__(self) -> None:
         ExpertConfig.__post_init__(self)
+        self.at_least(1, "n_heads", "inner", "rope_base")
         if self.code < 2 or self.code % 2:
             raise ValueError(f"code: wanted an even width, got {self.code}")
         if not self.blocks or min(self.blocks) < 1:

@@ -39,6 +39,11 @@ class StateSpaceConfig(ExpertConfig):
     """Only for "s6": numbers that the steps of all channels are made from; 0 is a sixteenth of the model width
     (numbers)."""
 
+    def __post_init__(self) -> None:
+        ExpertConfig.__post_init__(self)
+        self.at_least(1, "inner", "n_state", "head_width", "taps", "chunk")
+        self.at_least(0, "rank")
+
 
 @EXPERTS.register("state_space")
 class StateSpace(Expert):

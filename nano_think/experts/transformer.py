@@ -31,6 +31,10 @@ class TransformerConfig(ExpertConfig):
     rope_base: float = 10_000.0
     """Base of the rotary wavelengths; raise it for long contexts (tokens)."""
 
+    def __post_init__(self) -> None:
+        ExpertConfig.__post_init__(self)
+        self.at_least(1, "n_heads", "inner", "rope_base")
+
 
 @EXPERTS.register("transformer")
 class Transformer(Expert):

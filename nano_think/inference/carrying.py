@@ -43,11 +43,6 @@ def _known(said: "Conversations") -> Kept:
 
 
 def _said_since(said: "Conversations", clock: int) -> np.ndarray:
-    """The tokens that the log holds from a time on, in order, (T)."""
-    entries, end = said.entries, said.clock
-    new_S = entries.time >= clock
-    if int(new_S.sum()) == end - clock:
-        return entries.token[new_S]
-    # Of what sleep has merged there are fewer entries than tokens.
-    parts = [turn.tokens[max(0, clock - turn.time) : -1] for turn in said.turns() if turn.end > clock]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+    """The tokens that were said from a time on, in order, (T)."""
+    texts = said.texts
+    return texts.token[(texts.time >= clock) & (texts.time < said.clock)]

@@ -15,8 +15,8 @@ from torch import Tensor
 from nano_think.core.errors import LockedError
 from nano_think.inference.carrying import carried
 from nano_think.inference.request import Request
-from nano_think.memory.entries import Entries
 from nano_think.memory.read import NEIGHBOURS, Gate, Neighbours, mix_logits, to_key
+from nano_think.memory.texts import Texts
 from nano_think.models.chat import Model
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Turn:
             return
         if not self._said.write:
             raise LockedError(f"memory '{self._said.folder.name}': another process writes it, and it is only read here")
-        known, document = find_beginning(self._said.entries, np.asarray(tokens, dtype=np.int64))
+        known, document = find_beginning(self._said.texts, np.asarray(tokens, dtype=np.int64))
         first = self._read - sum(map(len, self._keys))
         start, end = max(self._goes_on(known), first), min(self._read, len(tokens) - 1)
         if end > start:
@@ -137,21 +137,21 @@ class Turn:
         return known if known and self._first - known <= 2 else self._first
 
 
-def find_beginning(entries: Entries, tokens_T: np.ndarray) -> tuple[int, int | None]:
-    """How many positions of a text entries know already, as they stand in one document, and the number of that document
-    if all of its entries are known positions of the text: then the text goes on from it.
+def find_beginning(texts: Texts, tokens_T: np.ndarray) -> tuple[int, int | None]:
+    """How many positions of a text are said already, as they stand in one document, and the number of that document
+    if all of it are known positions of the text: then the text goes on from it.
     """
-    document_S, index_S = np.unique(entries.document, return_inverse=True)
+    document_S, index_S = np.unique(texts.document, return_inverse=True)
     if not len(document_S) or len(tokens_T) < 2:
         return 0, None
-    position_S = np.minimum(entries.position, len(tokens_T) - 2)
-    same_S = (entries.position == position_S) & (tokens_T[position_S] == entries.token)
-    same_S &= tokens_T[position_S + 1] == entries.value
+    position_S = np.minimum(texts.position, len(tokens_T) - 2)
+    same_S = (texts.position == position_S) & (tokens_T[position_S] == texts.token)
+    same_S &= tokens_T[position_S + 1] == texts.value
     parting = np.full(len(document_S), np.iinfo(np.int64).max)
-    np.minimum.at(parting, index_S[~same_S], entries.position[~same_S])
+    np.minimum.at(parting, index_S[~same_S], texts.position[~same_S])
     known = np.zeros(len(document_S), dtype=np.int64)
-    shared_S = same_S & (entries.position < parting[index_S])
-    np.maximum.at(known, index_S[shared_S], entries.position[shared_S] + 1)
+    shared_S = same_S & (texts.position < parting[index_S])
+    np.maximum.at(known, index_S[shared_S], texts.position[shared_S] + 1)
     whole = (known > 0) & (parting == np.iinfo(np.int64).max)
     # Of equally long beginnings rather a document that the text goes on from.
     best = int(np.argmax(2 * known + whole))

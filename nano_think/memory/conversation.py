@@ -20,6 +20,7 @@ from nano_think.memory.journal import Journal, Owner
 from nano_think.memory.kept import Kept, remove_kept
 from nano_think.memory.merging import merge
 from nano_think.memory.store import VectorStore
+from nano_think.memory.texts import Texts
 from nano_think.memory.turn import Turn
 
 LOCK = "lock"
@@ -71,12 +72,13 @@ class Conversations:
             self._held = opening.pop_all()
 
     def _open(self) -> None:
-        entries = Entries.join([Entries.none(self.owner.width), *(turn.entries() for turn in self._journal.read())])
+        turns = list(self._journal.read())
+        entries = Entries.join([Entries.none(self.owner.width), *(turn.entries() for turn in turns)])
         generation = self._journal.head.generation
         lists = snapshot.load_snapshot(self.folder, generation, len(entries), self.owner.width)
         store = VectorStore(entries, self.owner.model, lists=lists)
         with self._guard:
-            self._store = store
+            self._store, self._texts = store, [Texts.of(turn) for turn in turns]
         torn = self._journal.start_writing() if self.write else 0
         if torn:
             self.told.append(f"{self._journal.path}: {torn} bytes of a record that was never finished were cut off")
@@ -95,6 +97,13 @@ class Conversations:
         """All entries, the oldest first."""
         with self._guard:
             return self._store.entries
+
+    @property
+    def texts(self) -> Texts:
+        """All that was said and not erased, the oldest first, also what sleep has merged."""
+        with self._guard:
+            self._texts = [Texts.join(self._texts)]
+            return self._texts[0]
 
     @property
     def clock(self) -> int:
@@ -137,15 +146,19 @@ class Conversations:
         entries = turn.entries().checked()
         try:
             self._journal.append(turn)
-            self._take(entries)
+            self._take(turn, entries)
         except KeyboardInterrupt:
             # It may have come between the disk and what is known here: what is on the disk counts.
             self._journal.stop_writing()
             self._open()
             raise
 
-    def _take(self, entries: Entries) -> None:
-        """Let searches find entries. An index that has to be trained anew is, while searches go on with the old."""
+    def _take(self, turn: Turn, entries: Entries) -> None:
+        """Let searches find a turn's entries. An index that has to be trained anew is, while searches go on with the
+        old.
+        """
+        with self._guard:
+            self._texts.append(Texts.of(turn))
         if self._store.index.fits(len(entries)):
             with self._guard:
                 self._store.add(entries)
@@ -237,7 +250,7 @@ class Conversations:
                 self._open()
                 return
             for turn in turns:
-                self._take(turn.entries())
+                self._take(turn, turn.entries())
 
     def close(self) -> None:
         with self._writing:

@@ -16,6 +16,8 @@ from nano_think.core.errors import ArtifactError
 from nano_think.memory.entries import Entries
 
 FORMAT = 1
+# The year 9999 (seconds since 1970): what lies beyond is no time that a calendar knows.
+LATEST = 253_402_300_800
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class Head:
     def unpack(cls, payload: bytes, path: Path) -> "Head":
         try:
             head = cls(**json.loads(payload))
+            if any(type(getattr(head, name)) is not int for name in ("width", "clock", "documents", "format")):
+                raise TypeError
         except (ValueError, TypeError):
             raise ArtifactError(f"{path}: its first record is not that of a memory; remove it") from None
         if head.format != FORMAT:
@@ -97,6 +101,10 @@ class Turn:
         entries, ids = len(self), (self.tokens, self.offset)
         shapes = self.offset.shape == self.weight.shape == (entries,) and self.key.shape == (entries, width)
         if not shapes or self.tokens.ndim != 1 or len(self.tokens) < 2 or any(one.dtype.kind != "i" for one in ids):
+            return False
+        if min(self.document, self.first, self.time) < 0 or not 0 <= self.written < LATEST:
+            return False
+        if not np.isfinite(self.weight).all() or (self.weight <= 0).any():
             return False
         return not entries or 0 <= self.offset.min() <= self.offset.max() < len(self.tokens) - 1
 

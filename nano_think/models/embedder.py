@@ -33,6 +33,10 @@ class EmbedderConfig(Config):
     inner: int = 384
     """Inner width of the SwiGLU (channels)."""
 
+    def __post_init__(self) -> None:
+        self.at_least(0, "n_layers")
+        self.at_least(1, "n_heads", "inner")
+
 
 class Embedder(nn.Module):
     """A transformer with a tied table, normalised at every step as it will be when it is frozen.

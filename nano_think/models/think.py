@@ -46,11 +46,9 @@ class RouterConfig(Config):
     """Width of the part of queries and keys that carries position, an even one (channels)."""
 
     def __post_init__(self) -> None:
-        if self.n_heads < 1:
-            raise ValueError(f"n_heads: wanted at least 1, got {self.n_heads}")
+        self.at_least(1, "n_heads")
         if self.attention == "mla":
-            if self.latent < 1:
-                raise ValueError(f"latent: wanted at least 1, got {self.latent}")
+            self.at_least(1, "latent")
             if self.rotated < 2 or self.rotated % 2:
                 raise ValueError(f"rotated: wanted an even width of at least 2, got {self.rotated}")
 

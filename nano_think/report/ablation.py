@@ -1,6 +1,6 @@
 """The ablation table and its picture: what each part is worth, beside what it costs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -83,9 +83,19 @@ def ablation(data: ReportData) -> Table | None:
     documents = words.count((data.results.get("ablation") or {}).get("documents"))
     caption = (
         f"Ablation: bits per byte, lower is better, the best model without memory is marked; differences of calibrated "
-        f"bits with 95% intervals over {documents} documents{_unlike(data.config)}"
+        f"bits with 95% intervals over {documents} documents{_unlike(data.config)}{_remembering(found)}"
     )
     return table(caption, HEAD, body)
+
+
+def _remembering(found: Sequence[Mapping[str, Any]]) -> str:
+    """What rows with a memory have that the others have not, and what their costs leave out."""
+    if not any(row["scorer"] in WITH_MEMORY for row in found):
+        return ""
+    return (
+        ". Rows with a memory look up what no other row has; the parameters and FLOPs of the small maps that are "
+        "trained to read it are not in theirs"
+    )
 
 
 def _unlike(config: Mapping[str, Any]) -> str:

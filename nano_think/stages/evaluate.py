@@ -43,9 +43,7 @@ class EvaluateConfig(Config):
     """Length of each sample (tokens)."""
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "sample_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+        self.at_least(1, "max_tokens", "sample_tokens")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

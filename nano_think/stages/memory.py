@@ -45,9 +45,7 @@ class MemoryConfig(Config):
     """Tokens of the validation split that the memories' weight is fitted on (tokens)."""
 
     def __post_init__(self) -> None:
-        for name in ("max_entries", "fit_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+        self.at_least(1, "max_entries", "fit_tokens")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

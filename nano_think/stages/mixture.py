@@ -48,9 +48,7 @@ class RouterTrainConfig(Config):
             raise ValueError(f"expert_dropout: wanted a chance from 0 to 1, got {self.expert_dropout}")
         if not 0 <= self.entropy < math.inf:
             raise ValueError(f"entropy: wanted 0 or more, got {self.entropy}")
-        for name in ("joint_tokens", "cache_bytes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: wanted 0 or more, got {getattr(self, name)}")
+        self.at_least(0, "joint_tokens", "cache_bytes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -111,6 +111,18 @@ def test_wrong_words_are_named_with_the_nearest_right_one(say, tmp_path, monkeyp
         ("router.model.latent", "0", "at least 1"),
         ("router.model.rotated", "0", "an even width of at least 2"),
         ("router.model.rotated", "3", "an even width of at least 2"),
+        ("experts.transformer.n-heads", "0", "at least 1"),
+        ("experts.transformer.inner", "-1", "at least 1"),
+        ("experts.diffuser.n-heads", "-2", "at least 1"),
+        ("experts.diffuser.inner", "0", "at least 1"),
+        ("experts.state-space.head-width", "0", "at least 1"),
+        ("experts.state-space.taps", "0", "at least 1"),
+        ("experts.state-space.inner", "-16", "at least 1"),
+        ("experts.state-space.chunk", "0", "at least 1"),
+        ("experts.state-space.n-state", "0", "at least 1"),
+        ("experts.state-space.rank", "-1", "0 or more"),
+        ("embedding.model.n-heads", "0", "at least 1"),
+        ("embedding.model.n-layers", "-1", "0 or more"),
         ("router.expert-dropout", "2", "a chance from 0 to 1"),
         ("router.expert-dropout", "nan", "a chance from 0 to 1"),
         ("router.entropy", "-1", "0 or more"),
@@ -130,10 +142,10 @@ def test_wrong_words_are_named_with_the_nearest_right_one(say, tmp_path, monkeyp
 def test_settings_that_cannot_work_are_refused_before_any_work(say, tmp_path, monkeypatch, flag, value, wanted):
     """Exit 2 with the place of the setting, what was wanted and what was got."""
     monkeypatch.chdir(tmp_path)
-    place, _, name = flag.replace("-", "_").rpartition(".")
+    place, _, name = flag.rpartition(".")
     got = f"{float(value):g}" if value in {"nan", "inf"} else value
     told = say("plan", "--preset", "nano", f"--{flag}", value)
-    one_line(told, 2, f"{place}: ", f"{name}: wanted {wanted}, got {got}")
+    one_line(told, 2, f"{place}: ", f"{name.replace('-', '_')}: wanted {wanted}, got {got}")
     assert "our own mistake" not in told.err and not list(tmp_path.iterdir())
 
 

@@ -201,6 +201,8 @@ def test_the_control_remembers_other_documents_words():
     control_N = memories.values_of_others(alone, torch.zeros(0), seed=1)
     assert (control_N != alone.target).all() and set(control_N.tolist()) == {0, 7, 21}
     assert not torch.equal(control_N, memories.values_of_others(alone, torch.zeros(0), seed=2))
+    longer_N = memories.values_of_others(alone, torch.tensor([98, 99]), seed=1)[alone.document == 0]
+    assert set(longer_N.tolist()) == {98, 99}, "all others together are shorter than it"
     (one,) = read_all(tiny_mixture(), make_documents((40,)), window=16)
     assert set(memories.values_of_others(one, torch.tensor([3, 4]), seed=1).tolist()) == {3, 4}
     assert not memories.values_of_others(one, torch.zeros(0), seed=1).any()

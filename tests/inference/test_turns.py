@@ -17,12 +17,13 @@ from nano_think.inference.request import Event, Request
 from nano_think.inference.sampling import SamplingConfig
 from nano_think.inference.slots import context_start
 from nano_think.memory.conversation import Conversations
-from nano_think.memory.entries import Entries
 from nano_think.memory.journal import Owner
 from nano_think.memory.namespaces import Namespaces
 from nano_think.memory.places import place
 from nano_think.memory.read import Gate, to_key
 from nano_think.memory.store import VectorStore
+from nano_think.memory.texts import Texts
+from nano_think.memory.turn import Turn
 from nano_think.models.think import NanoThink
 from tests.inference.test_engine import GREEDY, Letters, all_answers, answer, never_ending
 from tests.tiny import START, WIDTH, few, tiny_mixture
@@ -245,20 +246,34 @@ TEXTS = st.lists(st.lists(st.integers(0, 1), min_size=2, max_size=7), max_size=4
 @few(200)
 @given(texts=TEXTS, text=st.lists(st.integers(0, 1), min_size=2, max_size=8))
 def test_the_longest_known_beginning_is_found(texts: list[list[int]], text: list[int]):
-    parts = [
-        Entries.of(np.eye(1)[[0] * (len(one) - 1)], np.array(one[1:]), token=np.array(one[:-1]),
-                   document=np.full(len(one) - 1, number), position=np.arange(len(one) - 1))
+    none = np.zeros(0)
+    turns = [
+        Turn(tokens=np.array(one), offset=none, weight=none, key=none, document=number, first=0, time=0, written=0)
         for number, one in enumerate(texts)
-    ]  # fmt: skip
-    entries = Entries.join([Entries.none(1), *parts])
+    ]
     shared = [next((i for i, (a, b) in enumerate(zip(one, text, strict=False)) if a != b), None) for one in texts]
     same = [min(len(one), len(text)) if at is None else at for one, at in zip(texts, shared, strict=True)]
-    known, document = find_beginning(entries, np.array(text))
+    known, document = find_beginning(Texts.join(map(Texts.of, turns)), np.array(text))
     assert known == max([0, *(n - 1 for n in same)])
     if document is not None:
         assert text[: len(texts[document])] == texts[document] and len(texts[document]) == known + 1
     else:
         assert not any(n - 1 == known > 0 and n == len(one) for n, one in zip(same, texts, strict=True))
+
+
+def test_what_sleep_has_merged_is_still_told_apart(tmp_path: Path):
+    """A text that differs where no entry is left is another one: all of it is to be kept, in a document of its own."""
+    key_D = np.eye(OWNER.width, dtype=np.float32)
+    said = np.array([5, 6, 7, 5, 6, 7, 3, 4])
+    with Conversations(tmp_path, OWNER, write=True) as memory:
+        memory.append(memory.begin(), said, key_D[[0, 1, 2, 0, 1, 3, 4]])
+        assert memory.sleep(0.99) == 2
+        assert find_beginning(memory.texts, np.array([8, 9, *said[2:], 2])) == (0, None)
+        assert find_beginning(memory.texts, np.array([*said, 2])) == (7, 0)
+        memory.append(memory.begin(), [1, 2], key_D[:1])
+        assert memory.texts.token.tolist() == [*said[:-1], 1]
+        memory.forget([0])
+        assert memory.texts.token.tolist() == [1] and memory.texts.value.tolist() == [2]
 
 
 def test_a_turn_that_only_reads_makes_no_memory_and_keeps_nobody_from_writing(tmp_path: Path, model: NanoThink):

@@ -169,8 +169,12 @@ def test_where_not_even_that_is_possible_nothing_more_is_written(tmp_path: Path,
         {"weight": np.ones(3)},
         {"key": keys(2)[:, :3]},
         {"tokens": np.array(7)},
+        {"weight": np.array([1, np.nan])},
+        {"weight": np.array([1, 0])},
+        {"first": -1},
+        {"written": 2**62},
     ],
-    ids=["beyond", "before", "more weights", "narrow keys", "no tokens"],
+    ids=["beyond", "before", "more weights", "narrow keys", "no tokens", "no weight", "nothing", "first", "no time"],
 )
 def test_columns_that_do_not_fit_together_are_refused(columns: dict, tmp_path: Path):
     """With checksums that are right: a file may come from anywhere."""
@@ -178,7 +182,7 @@ def test_columns_that_do_not_fit_together_are_refused(columns: dict, tmp_path: P
     places = {"document": 0, "first": 0, "time": 0, "written": 0}
     assert len(Turn.unpack(Turn(**right, **places).pack(), 4, tmp_path)) == 2
     with pytest.raises(ArtifactError, match="not a turn"):
-        Turn.unpack(Turn(**right | columns, **places).pack(), 4, tmp_path)
+        Turn.unpack(Turn(**right | places | columns).pack(), 4, tmp_path)
 
 
 NO_ENTRIES = {"offset": np.zeros(0), "weight": np.zeros(0), "key": np.zeros((0, WIDTH))}
@@ -233,7 +237,10 @@ def test_a_flipped_byte_of_a_turn_without_entries_is_damage(place: str, tmp_path
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("payload", [b"", b"no", b"[1]", b'{"model": 1}', bytes(9)])
+CLOCK = b'{"model": "a", "tokenizer": "b", "width": 4, "generation": "c", "clock": "now"}'
+
+
+@pytest.mark.parametrize("payload", [b"", b"no", b"[1]", b'{"model": 1}', bytes(9), CLOCK])
 def test_what_is_no_record_of_ours_is_refused(payload: bytes, tmp_path: Path):
     with pytest.raises(ArtifactError, match="not a turn"):
         Turn.unpack(payload, 4, tmp_path)

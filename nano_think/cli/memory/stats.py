@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> int:
             found.append(_stats(memory))
         except ArtifactError as error:
             damaged.append(error)
+        except OSError as error:
+            damaged.append(ArtifactError(f"{memory.folder}: cannot be read ({error.strerror}); look what lies there"))
     if wanted.json:
         print(json.dumps({"memories": found}))
     elif found or not damaged:

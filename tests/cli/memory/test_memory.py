@@ -65,6 +65,10 @@ def test_stats_show_what_is_whole_and_tell_each_that_is_damaged(root, say, model
     assert all(line.startswith("nano-think: error: ") for line in (carol, dora))
     assert f"carol/{LOG}: the record at byte" in carol and "memory forget --all --namespace carol" in carol
     assert f"dora/{LOG}: cut off in its first record; remove the file" in dora
+    (log,) = root.glob(f"memory/*/emil/{LOG}")
+    log.unlink()
+    log.mkdir()
+    assert "emil: cannot be read (Is a directory)" in say("memory", "stats", "--root", root).err
     alone = say("memory", "stats", "--namespace", "carol", "--root", root)
     assert alone.code == 4 and alone.out == "" and alone.err.splitlines() == [carol], "not that nothing is remembered"
 
