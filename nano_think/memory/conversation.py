@@ -72,13 +72,16 @@ class Conversations:
             self._held = opening.pop_all()
 
     def _open(self) -> None:
-        turns = list(self._journal.read())
-        entries = Entries.join([Entries.none(self.owner.width), *(turn.entries() for turn in turns)])
+        turns = [(turn.entries(), Texts.of(turn)) for turn in self._journal.read()]
+        entries = Entries.join([Entries.none(self.owner.width), *(entries for entries, _ in turns)])
+        texts = Texts.join(text for _, text in turns)
+        # Their keys, which are copied.
+        del turns
         generation = self._journal.head.generation
         lists = snapshot.load_snapshot(self.folder, generation, len(entries), self.owner.width)
         store = VectorStore(entries, self.owner.model, lists=lists)
         with self._guard:
-            self._store, self._texts = store, [Texts.of(turn) for turn in turns]
+            self._store, self._texts = store, [texts]
         torn = self._journal.start_writing() if self.write else 0
         if torn:
             self.told.append(f"{self._journal.path}: {torn} bytes of a record that was never finished were cut off")
