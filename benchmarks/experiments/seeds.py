@@ -4,8 +4,9 @@
     python benchmarks/experiments/seeds.py artifacts/seed-1 artifacts/seed-2 artifacts/seed-3 --out docs/seeds.md
 
 Calibrated bits per byte of the test documents; differences are means over seeds with their 95% interval over documents
-(bootstrap, paired) and the smallest and largest seed. The best expert is each run's own. The second table is of the
-tokens behind a document's first window alone: what the trained scratch memory changes there, and shuffled.
+(bootstrap, paired) and the smallest and largest seed. The best expert is each run's own. Rows with a memory have a
+table of their own, beside the mixture without one: no other row has a memory. The last table is of the tokens behind
+a document's first window alone: what the trained scratch memory changes there, and shuffled.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     wanted = parser.parse_args()
     table = compare([documents_of(root) for root in wanted.roots])
-    lines = [*rows_table(table), "", *late_table(table)]
+    lines = [*rows_table(table), "", *memories_table(table), "", *late_table(table)]
     print("\n".join(lines))
     if wanted.out:
         wanted.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -54,8 +55,9 @@ def documents_of(root: Path) -> pd.DataFrame:
 
 
 def compare(frames: Sequence[pd.DataFrame]) -> dict[str, Any]:
-    """Plain JSON: {"documents", "rows": {name: {"bits_per_byte", "mixture", "best expert", "dense"}}, "late"}. The last
-    three of a row are differences: the mixture's against it, its own against the best expert and against dense.
+    """Plain JSON: {"documents", "rows": {name: {"bits_per_byte", "mixture", "best expert", "dense"}},
+    "memories": {name: {"bits_per_byte", "off"}}, "late"}. Of a row differences are the mixture's against it, its own against the best
+    expert and against dense; of a mixture with a memory its own against the mixture without.
     """
     first = frames[0]
     if any(not frame[list(NOT_ROWS)].equals(first[list(NOT_ROWS)]) for frame in frames):
@@ -77,15 +79,19 @@ def compare(frames: Sequence[pd.DataFrame]) -> dict[str, Any]:
             return None
         return list(change(nats[ours], nats[theirs]))
 
+    scored = {name: [float(one.sum() / bits) for one in values] for name, values in nats.items()}
     rows = {
         name: {
-            "bits_per_byte": [float(one.sum() / bits) for one in values],
-            MIXTURE: against(MIXTURE, name), BEST: against(name, BEST),
-            DENSE: None if name.startswith(MEMORIES) else against(name, DENSE),
+            "bits_per_byte": scored[name], MIXTURE: against(MIXTURE, name), BEST: against(name, BEST),
+            DENSE: against(name, DENSE),
         }
-        for name, values in nats.items()
+        for name in nats if not name.startswith(MEMORIES)
     }  # fmt: skip
-    return {"documents": len(first), "rows": rows, "late": late_of(frames, columns)}
+    memories = {
+        name: {"bits_per_byte": scored[name], "off": against(name, MIXTURE)}
+        for name in nats if name.startswith(MEMORIES)
+    }  # fmt: skip
+    return {"documents": len(first), "rows": rows, "memories": memories, "late": late_of(frames, columns)}
 
 
 def late_of(frames: Sequence[pd.DataFrame], columns: set[str]) -> dict[str, Any] | None:
@@ -109,11 +115,21 @@ def rows_table(table: dict[str, Any]) -> list[str]:
     return markdown(
         head,
         [
-            [name, " / ".join(f"{value:.3f}" for value in row["bits_per_byte"]), *map(told, (row[MIXTURE], row[BEST],
-             row[DENSE]))]
+            [name, by_seed(row), *map(told, (row[MIXTURE], row[BEST], row[DENSE]))]
             for name, row in table["rows"].items()
         ],
     )  # fmt: skip
+
+
+def memories_table(table: dict[str, Any]) -> list[str]:
+    """The mixture with each memory, and with its shuffled control."""
+    head = ("the mixture with", "bits per byte by seed", "against no memory")
+    rows = [[name, by_seed(row), told(row["off"])] for name, row in table["memories"].items()]
+    return markdown(head, rows) if rows else []
+
+
+def by_seed(row: dict[str, Any]) -> str:
+    return " / ".join(f"{value:.3f}" for value in row["bits_per_byte"])
 
 
 def late_table(table: dict[str, Any]) -> list[str]:

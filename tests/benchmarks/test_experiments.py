@@ -313,6 +313,17 @@ def test_seeds_of_a_run_are_put_side_by_side():
     assert late["documents"] == 2 and late["memory"][0] == pytest.approx(-0.2)
     assert late["shuffled"][0] == pytest.approx((11 / 10 + 12 / 10) / 2 - 1)
     assert len(seeds.rows_table(table)) == 2 + len(rows) and len(seeds.late_table(table)) == 3
+    assert table["memories"] == {} and seeds.memories_table(table) == []
+
+
+def test_rows_with_a_memory_are_set_against_the_mixture_without():
+    import seeds
+
+    frames = [documents(seed).assign(**{"calibrated.scratch": [8.0, 18, 25]}) for seed in (0, 1)]
+    table = seeds.compare(frames)
+    assert "scratch" not in table["rows"] and list(table["memories"]) == ["scratch"]
+    assert table["memories"]["scratch"]["off"][0] == pytest.approx(51 / 56 - 1)
+    assert len(seeds.memories_table(table)) == 3
 
 
 def test_of_seeds_only_what_all_of_them_have_is_told():
