@@ -56,8 +56,9 @@ def documents_of(root: Path) -> pd.DataFrame:
 
 def compare(frames: Sequence[pd.DataFrame]) -> dict[str, Any]:
     """Plain JSON: {"documents", "rows": {name: {"bits_per_byte", "mixture", "best expert", "dense"}},
-    "memories": {name: {"bits_per_byte", "off"}}, "late"}. Of a row differences are the mixture's against it, its own against the best
-    expert and against dense; of a mixture with a memory its own against the mixture without.
+    "memories": {name: {"bits_per_byte", "off"}}, "late"}. Of a row differences are the mixture's
+    against it, its own against the best expert and against dense; of a mixture with a memory its own against the
+    mixture without.
     """
     first = frames[0]
     if any(not frame[list(NOT_ROWS)].equals(first[list(NOT_ROWS)]) for frame in frames):
