@@ -5,3 +5,6 @@ class Config:
     """Base of every configuration."""
 
     __slots__ = ()
+
+    def at_least(self, least: int, *names: str) -> None:
+        """What the library has checked."""
