@@ -208,8 +208,8 @@ def plan(config: PipelineConfig, name: str = "") -> dict[str, Node]:
     others = rivals(router) if config.controls == "all" else []
     trained: dict[str, PretrainJob] = {}
     for one in (router, *others):
-        for reader, name in enumerate(one.members):
-            trained.setdefault(name, _expert(config, name, shared, reader))
+        for reader, member in enumerate(one.members):
+            trained.setdefault(member, _expert(config, member, shared, reader))
     nodes |= {name: Node(Pretrain(job), ("tokens", "embedding")) for name, job in trained.items()}
     controls = tuple(one.name for one in others)
     if config.controls != "none":

@@ -150,3 +150,10 @@ def test_title_names_what_was_changed():
     """A preset with other settings is not called by its bare name."""
     assert title("nano", load("nano")) == "nano"
     assert title("nano", load("nano", {"pretrain": {"tokens": 9000}})) == "nano, changed: pretrain.tokens"
+
+
+def test_the_report_is_called_as_its_run_is():
+    """And neither as an expert nor as a control."""
+    for controls in ("none", "dense", "all"):
+        nodes = plan(load("nano", {"controls": controls}), "nano, changed")
+        assert nodes["report"].stage.config.name == "nano, changed"
