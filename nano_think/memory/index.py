@@ -19,8 +19,6 @@ RECALL, RECALL_AT, QUERIES = 0.995, 4, 256
 COMPARED = 2
 GRAPH_LINKS, GRAPH_BUILD, GRAPH_SEARCH = 32, 40, 64
 BLOCK = 65_536
-# FAISS has an OpenMP of its own, whose threads go on spinning after a search, in the way of torch's.
-THREADS = faiss.omp_get_max_threads()
 # FAISS builds these from keywords, which its type hints do not know.
 _SearchLists: Any = faiss.SearchParametersIVF
 _SearchRefined: Any = faiss.IndexRefineSearchParameters
@@ -72,7 +70,6 @@ class Index:
 
     def _trained(self, keys_SD: np.ndarray) -> Any:
         lists = max(1, min(int(LISTS_PER_ROOT * len(keys_SD) ** 0.5), len(keys_SD) // 2))
-        faiss.omp_set_num_threads(THREADS)
         base = self._around(faiss.IndexFlatIP(self.width), lists)
         # Small stores have fewer keys than FAISS asks for, which it would say on standard error.
         base.cp.min_points_per_centroid = 1
@@ -145,9 +142,14 @@ class Index:
             none_Qk = np.full((len(queries_QD), k), -1, dtype=np.int64)
             return np.full(none_Qk.shape, -np.inf, dtype=np.float32), none_Qk
         queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
-        # One query gains nothing by a second thread.
-        faiss.omp_set_num_threads(min(THREADS, len(queries_QD)))
-        similarity_Qk, number_Qk = self._index.search(queries_QD, k, params=self._parameters(older))
+        # One query gains nothing by a second thread. The number may be torch's too, which shares an OpenMP with FAISS
+        # where the loader finds one for both.
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(min(threads, len(queries_QD)))
+        try:
+            similarity_Qk, number_Qk = self._index.search(queries_QD, k, params=self._parameters(older))
+        finally:
+            faiss.omp_set_num_threads(threads)
         similarity_Qk[number_Qk < 0] = -np.inf
         return similarity_Qk, number_Qk
 

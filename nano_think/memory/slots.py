@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from nano_think.heads.language import LanguageHead
 from nano_think.nn.linear import linear
@@ -82,7 +83,8 @@ class SlotReader(nn.Module):
         """h', (T, D). Keys and values are never made ("absorbed"); a token without slots keeps its h, bit for bit."""
         if not len(latent_SD):
             return hidden_TD
-        (up_k_NHD, up_v_NHD), c_TkD = self._up(), latent_SD[slots.entry.clamp_min(0)]
+        # Not by an index, whose gradient is summed up in no fixed order by several threads.
+        (up_k_NHD, up_v_NHD), c_TkD = self._up(), embedding(slots.entry.clamp_min(0), latent_SD)
         q_TND = torch.einsum("tnh,nhd->tnd", self._query(hidden_TD), up_k_NHD)
         share_TNk = self._share(q_TND @ c_TkD.mT, slots, source)
         o_TNH = torch.einsum("tnd,nhd->tnh", share_TNk @ c_TkD, up_v_NHD)

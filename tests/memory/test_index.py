@@ -1,7 +1,9 @@
 """Indexes: what each finds, by what search through everything finds."""
 
+import faiss
 import numpy as np
 import pytest
+import torch
 
 from nano_think.memory import index as index_module
 from nano_think.memory.index import Index, IndexKind, search_plainly
@@ -78,3 +80,16 @@ def test_an_index_says_when_it_is_to_be_made_anew(monkeypatch: pytest.MonkeyPatc
     assert Index(unit(60)).fits(40) and not Index(unit(60)).fits(41)
     lists = Index(unit(200))
     assert lists.kind == "ivf" and lists.fits(200) and not lists.fits(201)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+@pytest.mark.parametrize("queries", [1, 40])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_making_and_searching_leave_threads_as_they_are(kind: IndexKind, queries: int, threads: int):
+    """FAISS and torch may share one OpenMP: what a search sets would be what the model then computes with."""
+    torch.set_num_threads(threads)
+    before = faiss.omp_get_max_threads()
+    index = Index(unit(400, 8), kind)
+    index.search(unit(queries, 8), 4)
+    index.add(unit(3, 8))
+    assert torch.get_num_threads() == threads and faiss.omp_get_max_threads() == before

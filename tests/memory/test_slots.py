@@ -125,6 +125,19 @@ def test_training_twice_is_the_same_and_draws_from_nobody():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_training_by_several_threads_is_the_same_every_time():
+    """Enough tokens that threads share them out, all of the same few entries: a sum in any order would tell."""
+    head, key_SD = tiny_head(), to_key(torch.randn(8, WIDTH))
+    entry_Tk = torch.randint(8, (2048, 16))
+    lesson = Lesson(
+        torch.randn(2048, WIDTH), torch.randint(VOCABULARY, (2048,)),
+        {"persistent": Slots(torch.rand(2048, 16), entry_Tk)},
+    )  # fmt: skip
+    torch.set_num_threads(2)
+    one, *others = (train_slots(head, key_SD, torch.arange(8), lesson, epochs=1).state_dict() for _ in range(4))
+    assert all(torch.equal(one[name], other[name]) for other in others for name in one)
+
+
 def test_training_on_nothing_leaves_it_shut():
     key_SD, value_S, lesson = lesson_of(helps=True)
     nothing = Lesson(lesson.hidden[:0], lesson.target[:0], {"persistent": lesson.slots["persistent"].at(slice(0))})
